@@ -1,0 +1,1 @@
+//! Benchmarks of ferry6; run `cargo bench throughput`.

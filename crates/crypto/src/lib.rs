@@ -1,0 +1,20 @@
+//! Cryptography that both `esp` and `ike` need.
+//!
+//! [`CryptoProvider`] is a plain value made of parts. It is passed in; it is never a global and never picked by
+//! a cargo feature. Two complete providers exist: [`aws_lc::PROVIDER`] (the fastest) and
+//! [`rustcrypto::PROVIDER`] (pure Rust); each is tested against the other and against published vectors.
+//!
+//! Errors are bad input, panics are bugs of ours.
+
+pub mod algorithm;
+pub mod provider;
+pub mod secret;
+pub mod spi;
+
+pub use algorithm::{Cipher, CipherSuite, Group, HashAlgorithm, Integ, Prf, SignatureScheme};
+pub use provider::{
+    CryptoError, CryptoProvider, KeyExchange, OpeningKey, PacketKeys, PrfKey, SealingKey, SecureRandom,
+    SigningKey,
+};
+pub use secret::Secret;
+pub use spi::Spi;

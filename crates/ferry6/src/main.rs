@@ -1,0 +1,2 @@
+//! The ferry6 binary.
+fn main() {}

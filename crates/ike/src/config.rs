@@ -1,0 +1,270 @@
+//! What the embedder tells the endpoint.
+
+use crate::event::{IkeSaId, Lease};
+use crate::identity::Identity;
+use crate::selector::TrafficSelector;
+use ferry6_crypto::{Cipher, Group, Integ, Prf, Secret, SigningKey};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Initiator or responder of an IKE SA's first exchange (RFC 7296 section 2.2: "original" initiator).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Sent IKE_SA_INIT first.
+    Initiator,
+    /// Answered it.
+    Responder,
+}
+
+/// The two clocks, as arguments: the monotonic one for timers, the wall clock for certificates.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For timers.
+    pub monotonic: Instant,
+    /// For validity periods.
+    pub wall: SystemTime,
+}
+
+/// One IKE proposal (RFC 7296 section 3.3): every combination of its members is offered. AEADs and CBC ciphers are
+/// sent as two proposals, in the order of the first cipher of each kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IkeProposal {
+    /// ENCR.
+    pub ciphers: Vec<Cipher>,
+    /// INTEG, for the CBC ciphers.
+    pub integs: Vec<Integ>,
+    /// PRF.
+    pub prfs: Vec<Prf>,
+    /// KE; the first one is what IKE_SA_INIT guesses.
+    pub groups: Vec<Group>,
+}
+
+/// One ESP proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EspProposal {
+    /// ENCR.
+    pub ciphers: Vec<Cipher>,
+    /// INTEG, for the CBC ciphers.
+    pub integs: Vec<Integ>,
+    /// KE of CREATE_CHILD_SA; empty: no PFS. (Never sent in IKE_AUTH: RFC 7296 section 1.2.)
+    pub groups: Vec<Group>,
+    /// Extended sequence numbers, best first: `[true, false]` offers both.
+    pub esn: Vec<bool>,
+}
+
+/// How we prove who we are.
+#[derive(Clone)]
+pub enum Credential {
+    /// A certificate with its chain (leaf first, no root) and private key.
+    Certificate {
+        /// Leaf, then intermediates.
+        chain: Vec<CertificateDer<'static>>,
+        /// The leaf's private key.
+        key: Arc<dyn SigningKey>,
+    },
+    /// A pre-shared key.
+    Psk(Secret),
+}
+
+/// How the peer must prove who it is.
+#[derive(Clone)]
+pub enum PeerAuth {
+    /// By certificate: chain to one of the anchors, the identity in its SAN (or its subject, for a DN).
+    Certificate {
+        /// Trust anchors: CA certificates in DER.
+        anchors: Vec<CertificateDer<'static>>,
+        /// CRLs in DER; each must be signed by its issuer.
+        crls: Vec<CertificateRevocationListDer<'static>>,
+        /// What a missing or stale CRL means.
+        revocation: Revocation,
+    },
+    /// By pre-shared key.
+    Psk(Secret),
+}
+
+/// `strictcrlpolicy` of old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Revocation {
+    /// No check.
+    Off,
+    /// A listed certificate is refused; no CRL at all is no fault.
+    #[default]
+    IfPresent,
+    /// Without a fresh CRL of its issuer a certificate is refused.
+    Strict,
+}
+
+/// Which peers a connection is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteId {
+    /// Whoever authenticates.
+    Any,
+    /// Exactly this one.
+    Exactly(Identity),
+    /// Any address below a domain: `*@my.domain`, `*.my.domain`.
+    Pattern(String),
+}
+
+/// Configuration payload (RFC 7296 section 2.19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressConfig {
+    /// Neither asked nor given.
+    None,
+    /// Ask for an IPv6 address (this one, if told) and DNS servers; selectors of our side shrink to what we get.
+    Request(Option<Ipv6Addr>),
+    /// Give one from the [`AddressPool`]; selectors of the peer's side shrink to it.
+    Assign,
+}
+
+/// IPComp policy of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum IpcompPolicy {
+    /// Neither offered nor accepted.
+    Off,
+    /// Accepted when the peer offers it.
+    #[default]
+    Accept,
+    /// Offered and accepted.
+    On,
+}
+
+/// What a new IKE SA means for older ones of the same identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Unique {
+    /// The new one replaces them.
+    #[default]
+    Replace,
+    /// The old ones stay, the new one is refused.
+    Keep,
+    /// All stay, unless INITIAL_CONTACT says that they are dead.
+    Never,
+}
+
+/// One connection: a policy for peers, as initiator or responder.
+#[derive(Clone)]
+pub struct Connection {
+    /// Its name, for logs and status.
+    pub name: String,
+    /// Our identity.
+    pub local_id: Identity,
+    /// How we authenticate.
+    pub credential: Credential,
+    /// Whom it is for.
+    pub remote_id: RemoteId,
+    /// How they authenticate.
+    pub peer_auth: PeerAuth,
+    /// IKE proposals, best first.
+    pub ike: Vec<IkeProposal>,
+    /// ESP proposals, best first.
+    pub esp: Vec<EspProposal>,
+    /// Our side of the traffic.
+    pub local_ts: Vec<TrafficSelector>,
+    /// The peer's side.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// Configuration payload.
+    pub addresses: AddressConfig,
+    /// IPComp.
+    pub ipcomp: IpcompPolicy,
+    /// Whether to announce MOBIKE (RFC 4555).
+    pub mobike: bool,
+    /// Largest IKE message in octets, IP and UDP headers not counted (RFC 7383); `None` switches fragmentation off.
+    pub fragment_size: Option<usize>,
+    /// Lifetime of a Child SA before its rekey; 0 never. The endpoint takes off a random share (`rekey_fuzz`).
+    pub child_rekey: Duration,
+    /// Lifetime of an IKE SA before its rekey; 0 never.
+    pub ike_rekey: Duration,
+    /// Octets in one direction before a child is rekeyed; 0 only the cipher's own limit.
+    pub child_rekey_bytes: u64,
+    /// Packets in one direction before a child is rekeyed; 0 only the cipher's own limit.
+    pub child_rekey_packets: u64,
+    /// Silence after which the peer is probed (DPD); 0 never.
+    pub dpd: Duration,
+    /// Unique IDs.
+    pub unique: Unique,
+}
+
+/// Retransmission (RFC 7296 section 2.1, 2.4): the n-th wait is `first * factor^n`, at most `max`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retransmit {
+    /// Wait after the first send.
+    pub first: Duration,
+    /// Growth.
+    pub factor: f64,
+    /// Longest wait.
+    pub max: Duration,
+    /// Sends in all before the peer is given up.
+    pub tries: u32,
+}
+
+impl Default for Retransmit {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), factor: 1.8, max: Duration::from_secs(40), tries: 7 }
+    }
+}
+
+/// Bounds against floods (RFC 7296 section 2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfOpenLimits {
+    /// From this many half-open IKE SAs on, COOKIE is asked for; 0: always.
+    pub cookie_from: usize,
+    /// No more than these in all.
+    pub max: usize,
+    /// No more than these from one IPv4 address.
+    pub per_source: usize,
+    /// How long a half-open IKE SA may wait for its IKE_AUTH.
+    pub lifetime: Duration,
+}
+
+impl Default for HalfOpenLimits {
+    fn default() -> Self {
+        Self { cookie_from: 64, max: 10_000, per_source: 32, lifetime: Duration::from_secs(30) }
+    }
+}
+
+/// The whole.
+#[derive(Clone, Default)]
+pub struct EndpointConfig {
+    /// Connections; a responder takes the first that fits.
+    pub connections: Vec<Arc<Connection>>,
+    /// Retransmission.
+    pub retransmit: Retransmit,
+    /// Bounds.
+    pub half_open: HalfOpenLimits,
+}
+
+/// A request for an address.
+#[derive(Clone, Debug)]
+pub struct LeaseRequest<'a> {
+    /// The IKE SA that asks.
+    pub ike: IkeSaId,
+    /// The connection's name.
+    pub connection: &'a str,
+    /// The authenticated identity.
+    pub identity: &'a Identity,
+    /// The address it would like.
+    pub wanted: Option<Ipv6Addr>,
+}
+
+/// Why there is no lease; goes to the log, the wire says INTERNAL_ADDRESS_FAILURE.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LeaseError(pub String);
+
+/// The broker's pool. Called after the peer has been authenticated, and quick.
+pub trait AddressPool: Send {
+    /// Gives an address.
+    ///
+    /// # Errors
+    /// [`LeaseError`] where the pool is empty or there is none for this connection.
+    fn assign(&mut self, request: &LeaseRequest<'_>) -> Result<Lease, LeaseError>;
+    /// The IKE SA is gone.
+    fn release(&mut self, ike: IkeSaId);
+}
+
+/// Hands out inbound SPIs that say which worker owns them.
+pub trait SpiGenerator: Send {
+    /// A fresh SPI, not in use.
+    fn generate(&mut self) -> ferry6_crypto::Spi;
+}

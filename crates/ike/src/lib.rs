@@ -1,0 +1,22 @@
+//! IKEv2 (RFC 7296) without I/O.
+//!
+//! A datagram, or the passing of time, goes into [`Endpoint`]; [`Endpoint::poll`] hands out [`Event`]s until it is
+//! empty. No thread, socket or clock inside: time and randomness are arguments, so a whole handshake with loss,
+//! reordering and rekey collisions is a unit test of microseconds.
+//!
+//! Role is a property of one IKE SA, not of the program: broker and client share everything between.
+
+pub mod auth;
+pub mod certs;
+pub mod config;
+pub mod endpoint;
+pub mod event;
+pub mod identity;
+pub mod selector;
+pub mod wire;
+
+pub use config::{Connection, EndpointConfig};
+pub use endpoint::Endpoint;
+pub use event::Event;
+pub use identity::Identity;
+pub use selector::TrafficSelector;

@@ -1,0 +1,2 @@
+//! Interop tests of ferry6 against real peers.
+fn main() {}
