@@ -1,1 +1,9 @@
-//! The ferry6 program.
+//! The ferry6 program. The binary is [`cli::main`]; all else is public so that tests and tools can drive it.
+
+pub mod broker;
+pub mod cli;
+pub mod client;
+pub mod control;
+pub mod demo;
+pub mod logging;
+pub mod pki;

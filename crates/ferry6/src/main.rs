@@ -1,2 +1,7 @@
-//! The ferry6 binary.
-fn main() {}
+//! The ferry6 binary: IPv6 across an IPv4-only network in a standard IPsec tunnel, in userspace.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ferry6::cli::main()
+}

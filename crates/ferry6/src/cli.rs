@@ -1,0 +1,93 @@
+//! The command line.
+
+use crate::{broker, client, control, demo, logging, pki};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  ferry6 demo                                       see it work in network namespaces of its own
+  ferry6 broker --config broker.toml --check        is the configuration right?
+  ferry6 broker --config broker.toml                run a broker in the foreground
+  ferry6 client --config client.toml                run a client in the foreground
+  ferry6 status                                     flows and SAs of the running daemons
+
+Exit codes: 0 done, 1 failed at run time, 2 wrong usage or configuration.";
+
+/// IPv6 across an IPv4-only network in a standard IPsec tunnel (IKEv2, ESP in UDP), wholly in userspace.
+#[derive(Debug, Parser)]
+#[command(name = "ferry6", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What goes to the log on stderr: error, warn, info, debug, trace, or a filter like `info,ferry6_ike=debug`.
+    #[arg(long, global = true, env = "FERRY6_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: logging::Filter,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands; each has a module with its arguments and a `run`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the broker: answers clients, leases them IPv6 addresses, routes for them.
+    Broker(broker::Args),
+    /// Run the client: brings the tunnel up, sets address and default IPv6 route, keeps it up.
+    Client(client::Args),
+    /// Show flows, SAs, counters and leases of the running daemons.
+    Status(control::status::Args),
+    /// Rekey Child SAs or IKE SAs now.
+    Rekey(control::command::RekeyArgs),
+    /// Bring the client's connection up (again), without waiting for the next try.
+    #[command(visible_alias = "initiate")]
+    Up(control::command::UpArgs),
+    /// Close IKE SAs: sends DELETE; a client stays down until `up`.
+    #[command(visible_alias = "terminate")]
+    Down(control::command::DownArgs),
+    /// Make a CA and certificates, and look at them.
+    Pki(pki::Args),
+    /// Show a tunnel between two ferry6 processes in network namespaces made for it.
+    Demo(demo::Args),
+}
+
+/// A fault of usage or configuration, for exit code 2. Everything else that fails is exit code 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Exit code for [`UsageError`]; clap uses the same.
+pub const EXIT_USAGE: u8 = 2;
+
+/// Reads the command line, runs the command, prints its error.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(&cli.log);
+    let result = match cli.command {
+        Command::Broker(args) => broker::run(args),
+        Command::Client(args) => client::run(args),
+        Command::Status(args) => control::status::run(args),
+        Command::Rekey(args) => control::command::rekey(args),
+        Command::Up(args) => control::command::up(args),
+        Command::Down(args) => control::command::down(args),
+        Command::Pki(args) => pki::run(args),
+        Command::Demo(args) => demo::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            let usage = error.is::<UsageError>();
+            eprintln!("error: {error:#}");
+            if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
