@@ -1,36 +1,59 @@
 //! The two halves of an ESP SA. They are two types: nothing can seal with an inbound SA.
 
-use crate::replay::ReplayError;
+use crate::limits::{UsageLimits, last_sequence};
+use crate::replay::{ReplayError, ReplayWindow};
+use crate::size::{ESP_HEADER_LEN, Geometry, Overhead, TRAILER_LEN};
 use crate::{PacketKeys, Spi};
-use ferry6_crypto::{CipherSuite, CryptoError, CryptoProvider};
+use ferry6_crypto::{CipherSuite, CryptoError, CryptoProvider, OpeningKey, SealingKey};
 
-/// Octets of SPI and sequence number.
-pub const ESP_HEADER_LEN: usize = 8;
-
-/// What ESP adds to a packet of a suite; all in octets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overhead {
-    /// In front of the payload: ESP header and IV.
-    pub front: usize,
-    /// At the most behind it: padding, pad length, next header, ICV.
-    pub back: usize,
-}
-
-impl Overhead {
-    /// Of this suite.
-    pub const fn of(_suite: CipherSuite) -> Self {
-        todo!()
+/// The padding octets 1, 2, 3, … (RFC 4303 section 2.4), as many as the one octet Pad Length can count.
+const PADDING: [u8; 255] = {
+    let mut octets = [0; 255];
+    let mut i = 0;
+    while i < octets.len() {
+        octets[i] = i as u8 + 1;
+        i += 1;
     }
+    octets
+};
+
+/// What is authenticated beside the text: SPI and sequence number, and the high half of an extended one, which is
+/// never on the wire. It stands between the two for an AEAD (RFC 4106 section 5), and behind the text for a cipher
+/// with a separate integrity algorithm (RFC 4303 section 2.2.1).
+struct Authenticated {
+    octets: [u8; 12],
+    aad: usize,
+    suffix: usize,
 }
 
-/// The length on the wire of a payload of `payload` octets: header, IV, padded text, ICV.
-pub const fn sealed_len(_suite: CipherSuite, _payload: usize) -> usize {
-    todo!()
-}
+impl Authenticated {
+    #[inline]
+    fn new(spi: Spi, sequence: u64, esn: bool, aead: bool) -> Self {
+        let mut octets = [0; 12];
+        octets[..4].copy_from_slice(&spi.to_be_bytes());
+        let (aad, suffix) = match (esn, aead) {
+            (true, true) => {
+                octets[4..].copy_from_slice(&sequence.to_be_bytes());
+                (12, 0)
+            }
+            (_, _) => {
+                octets[4..8].copy_from_slice(&(sequence as u32).to_be_bytes());
+                octets[8..].copy_from_slice(&((sequence >> 32) as u32).to_be_bytes());
+                (8, if esn { 4 } else { 0 })
+            }
+        };
+        Self { octets, aad, suffix }
+    }
 
-/// The largest payload whose sealed form fits into `room` octets (`room` = path MTU less IPv4 and UDP headers).
-pub const fn max_payload(_suite: CipherSuite, _room: usize) -> usize {
-    todo!()
+    #[inline]
+    fn aad(&self) -> &[u8] {
+        &self.octets[..self.aad]
+    }
+
+    #[inline]
+    fn suffix(&self) -> &[u8] {
+        &self.octets[self.aad..][..self.suffix]
+    }
 }
 
 /// Why a packet could not be sealed.
@@ -49,7 +72,13 @@ pub enum SealError {
 
 /// The sending half.
 pub struct OutboundSa {
-    _todo: (),
+    key: Box<dyn SealingKey>,
+    spi: Spi,
+    geometry: Geometry,
+    aead: bool,
+    esn: bool,
+    /// Sequence number of the last packet; 0 before the first.
+    sequence: u64,
 }
 
 impl OutboundSa {
@@ -58,41 +87,105 @@ impl OutboundSa {
     /// # Errors
     /// [`CryptoError::KeyLength`].
     pub fn new(
-        _provider: &CryptoProvider,
-        _spi: Spi,
-        _keys: &PacketKeys,
-        _esn: bool,
+        provider: &CryptoProvider,
+        spi: Spi,
+        keys: &PacketKeys,
+        esn: bool,
     ) -> Result<Self, CryptoError> {
-        todo!()
+        Ok(Self::with_key(provider.packets.sealing(keys)?, spi, esn))
     }
+
+    /// The same with a key that was made elsewhere, and that has sealed nothing yet.
+    pub fn with_key(key: Box<dyn SealingKey>, spi: Spi, esn: bool) -> Self {
+        let suite = key.suite();
+        Self { key, spi, geometry: Geometry::of(suite), aead: suite.is_aead(), esn, sequence: 0 }
+    }
+
     /// The peer's SPI.
     pub fn spi(&self) -> Spi {
-        todo!()
+        self.spi
     }
+
+    /// Its suite.
+    pub fn suite(&self) -> CipherSuite {
+        self.key.suite()
+    }
+
     /// The overhead of its suite.
     pub fn overhead(&self) -> Overhead {
-        todo!()
+        Overhead::of(self.suite())
     }
+
+    /// Where to rekey.
+    pub fn limits(&self) -> UsageLimits {
+        UsageLimits::of(self.suite(), self.esn)
+    }
+
     /// The number of packets sealed so far.
+    #[inline]
     pub fn packets(&self) -> u64 {
-        todo!()
+        self.sequence
     }
+
     /// How many packets may still be sealed.
+    #[inline]
     pub fn remaining(&self) -> u64 {
-        todo!()
+        last_sequence(self.esn) - self.sequence
     }
-    /// Seals in place. The payload stands at `buffer[overhead.front..][..payload_len]`; the ESP packet then starts
-    /// at `buffer[0]`, and its length is returned.
+
+    /// Seals in place (RFC 4303 section 3.3). The payload stands at `buffer[overhead.front..][..payload_len]`; the ESP
+    /// packet then starts at `buffer[0]`, and its length is returned. `buffer` may be longer; what lies behind the
+    /// packet is not touched.
+    ///
+    /// A payload of any content and [`crate::next_header::DUMMY`] make a dummy packet.
     ///
     /// # Errors
     /// [`SealError`]; no sequence number is used up then.
+    #[inline]
     pub fn seal(
         &mut self,
-        _buffer: &mut [u8],
-        _payload_len: usize,
-        _next_header: u8,
+        buffer: &mut [u8],
+        payload_len: usize,
+        next_header: u8,
     ) -> Result<usize, SealError> {
-        todo!()
+        let Geometry { iv: iv_len, icv: icv_len, .. } = self.geometry;
+        let text_len = self.geometry.text_len(payload_len);
+        let len = self.geometry.sealed_len(payload_len);
+        let packet = buffer.get_mut(..len).ok_or(SealError::Room)?;
+        if self.remaining() == 0 {
+            return Err(SealError::Exhausted);
+        }
+        let sequence = self.sequence + 1;
+
+        let (header, rest) = packet.split_at_mut(ESP_HEADER_LEN);
+        header[..4].copy_from_slice(&self.spi.to_be_bytes());
+        header[4..].copy_from_slice(&(sequence as u32).to_be_bytes());
+        let (iv, rest) = rest.split_at_mut(iv_len);
+        let (text, icv) = rest.split_at_mut(text_len);
+        debug_assert_eq!(icv.len(), icv_len);
+
+        let pad_len = text_len - payload_len - TRAILER_LEN;
+        let trailer = &mut text[payload_len..];
+        trailer[..pad_len].copy_from_slice(&PADDING[..pad_len]);
+        trailer[pad_len] = pad_len as u8;
+        trailer[pad_len + 1] = next_header;
+
+        self.key.write_iv(sequence, iv);
+        let beside = Authenticated::new(self.spi, sequence, self.esn, self.aead);
+        self.key.seal(beside.aad(), iv, text, beside.suffix(), icv)?;
+        self.sequence = sequence;
+        Ok(len)
+    }
+}
+
+impl std::fmt::Debug for OutboundSa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutboundSa")
+            .field("spi", &self.spi)
+            .field("suite", &self.suite())
+            .field("esn", &self.esn)
+            .field("packets", &self.sequence)
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,32 +222,114 @@ pub struct Opened<'a> {
 
 /// The receiving half, with its replay window.
 pub struct InboundSa {
-    _todo: (),
+    key: Box<dyn OpeningKey>,
+    spi: Spi,
+    geometry: Geometry,
+    aead: bool,
+    esn: bool,
+    window: ReplayWindow,
 }
 
 impl InboundSa {
-    /// `replay_window` in packets; 0 switches the check off.
+    /// `replay_window` in packets, see [`ReplayWindow::new`]; 0 switches the check off.
     ///
     /// # Errors
     /// [`CryptoError::KeyLength`].
     pub fn new(
-        _provider: &CryptoProvider,
-        _spi: Spi,
-        _keys: &PacketKeys,
-        _esn: bool,
-        _replay_window: u32,
+        provider: &CryptoProvider,
+        spi: Spi,
+        keys: &PacketKeys,
+        esn: bool,
+        replay_window: u32,
     ) -> Result<Self, CryptoError> {
-        todo!()
+        Ok(Self::with_key(provider.packets.opening(keys)?, spi, esn, replay_window))
     }
+
+    /// The same with a key that was made elsewhere.
+    pub fn with_key(key: Box<dyn OpeningKey>, spi: Spi, esn: bool, replay_window: u32) -> Self {
+        let suite = key.suite();
+        Self {
+            key,
+            spi,
+            geometry: Geometry::of(suite),
+            aead: suite.is_aead(),
+            esn,
+            window: ReplayWindow::new(replay_window, esn),
+        }
+    }
+
     /// Our SPI.
     pub fn spi(&self) -> Spi {
-        todo!()
+        self.spi
     }
-    /// Replay check, ICV, decryption in place, replay accept, trailer.
+
+    /// Its suite.
+    pub fn suite(&self) -> CipherSuite {
+        self.key.suite()
+    }
+
+    /// Where to rekey.
+    pub fn limits(&self) -> UsageLimits {
+        UsageLimits::of(self.suite(), self.esn)
+    }
+
+    /// The highest sequence number that was verified; 0 before the first packet.
+    #[inline]
+    pub fn highest(&self) -> u64 {
+        self.window.highest()
+    }
+
+    /// Replay check, ICV, decryption in place, replay accept, trailer (RFC 4303 section 3.4.3 and 3.4.4).
+    ///
+    /// `packet` is the whole ESP packet, from its SPI to the last octet of its ICV.
     ///
     /// # Errors
-    /// [`OpenError`].
-    pub fn open<'a>(&mut self, _packet: &'a mut [u8]) -> Result<Opened<'a>, OpenError> {
-        todo!()
+    /// [`OpenError`]. The window has moved only where it says [`OpenError::Padding`]. What `packet` holds then is
+    /// of no use.
+    #[inline]
+    pub fn open<'a>(&mut self, packet: &'a mut [u8]) -> Result<Opened<'a>, OpenError> {
+        let Geometry { icv: icv_len, align, .. } = self.geometry;
+        let front = self.geometry.front();
+        let text_len = packet.len().checked_sub(front + icv_len).ok_or(OpenError::Malformed)?;
+        if text_len < align || text_len & (align - 1) != 0 {
+            return Err(OpenError::Malformed);
+        }
+        let (header, rest) = packet.split_at_mut(ESP_HEADER_LEN);
+        let (iv, rest) = rest.split_at_mut(front - ESP_HEADER_LEN);
+        let (text, icv) = rest.split_at_mut(text_len);
+        if header[..4] != self.spi.to_be_bytes() {
+            return Err(OpenError::Spi);
+        }
+        let low = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+
+        let candidate = self.window.check(low)?;
+        let sequence = candidate.sequence();
+        let beside = Authenticated::new(self.spi, sequence, self.esn, self.aead);
+        self.key.open(beside.aad(), iv, text, beside.suffix(), icv).map_err(|error| match error {
+            CryptoError::Length => OpenError::Malformed,
+            _ => OpenError::Integrity,
+        })?;
+        if !self.window.accept(candidate) {
+            return Err(OpenError::Replay(ReplayError::Duplicate));
+        }
+
+        let pad_len = usize::from(text[text_len - TRAILER_LEN]);
+        let next_header = text[text_len - 1];
+        let payload_len = (text_len - TRAILER_LEN).checked_sub(pad_len).ok_or(OpenError::Padding)?;
+        if text[payload_len..][..pad_len] != PADDING[..pad_len] {
+            return Err(OpenError::Padding);
+        }
+        Ok(Opened { payload: &mut text[..payload_len], next_header, sequence })
+    }
+}
+
+impl std::fmt::Debug for InboundSa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InboundSa")
+            .field("spi", &self.spi)
+            .field("suite", &self.suite())
+            .field("esn", &self.esn)
+            .field("highest", &self.highest())
+            .finish_non_exhaustive()
     }
 }
