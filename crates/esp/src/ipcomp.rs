@@ -20,9 +20,19 @@ const PATIENCE: u8 = 3;
 /// The most packets that are skipped before the next try.
 const MAX_SKIP: u16 = 256;
 
-/// The DEFLATE state of one worker, about 200 KiB.
+/// The largest packet that is tried: no IP packet is larger without a jumbogram option.
+const MAX_LEN: usize = 65_535;
+
+/// Room for the deflated form of any packet of [`MAX_LEN`]: the static codes of DEFLATE take 9 bits a literal at the
+/// most (RFC 1951 section 3.2.6), and a block costs some octets more.
+const SCRATCH_LEN: usize = MAX_LEN / 8 * 9 + 64;
+
+/// The DEFLATE state of one worker, about 300 KiB.
 pub struct Deflater {
     state: Compress,
+    /// Each stream ends here, whatever room the caller has: `zlib-rs` 0.6 does not forget an open block when a stream
+    /// that ran out of room is reset, and begins the next one in the middle of it.
+    scratch: Box<[u8]>,
 }
 
 impl Deflater {
@@ -34,17 +44,20 @@ impl Deflater {
     /// With another level, 1 (quickest) to 9 (smallest).
     ///
     /// # Panics
-    /// For a level above 9.
+    /// For a level of 0 or above 9.
     pub fn with_level(level: u32) -> Self {
         assert!((1..=9).contains(&level), "DEFLATE levels are 1 to 9");
-        Self { state: Compress::new_with_window_bits(Compression::new(level), false, WINDOW_BITS) }
+        Self {
+            state: Compress::new_with_window_bits(Compression::new(level), false, WINDOW_BITS),
+            scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
+        }
     }
 
-    /// The length of the deflated `packet`; `None` where it does not fit into `out`.
-    fn deflate(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
+    /// The deflated `packet`.
+    fn deflate(&mut self, packet: &[u8]) -> Option<&[u8]> {
         self.state.reset();
-        match self.state.compress(packet, out, FlushCompress::Finish) {
-            Ok(Status::StreamEnd) => Some(self.state.total_out() as usize),
+        match self.state.compress(packet, &mut self.scratch, FlushCompress::Finish) {
+            Ok(Status::StreamEnd) => self.scratch.get(..self.state.total_out() as usize),
             _ => None,
         }
     }
@@ -124,25 +137,27 @@ impl Compressor {
         next_header: u8,
         out: &mut [u8],
     ) -> Option<usize> {
-        if packet.len() < MIN_LEN {
+        if !(MIN_LEN..=MAX_LEN).contains(&packet.len()) {
             return None;
         }
         if self.skip > 0 {
             self.skip -= 1;
             return None;
         }
-        let room = out.len().min(packet.len() - 1);
-        let (header, rest) = out[..room].split_at_mut_checked(HEADER_LEN)?;
-        let Some(len) = deflater.deflate(packet, rest) else {
+        let stream = deflater.deflate(packet)?;
+        let len = HEADER_LEN + stream.len();
+        if len >= packet.len() {
             self.failed();
             return None;
-        };
+        }
         self.failures = 0;
         self.next_skip = 1;
+        let (header, rest) = out.get_mut(..len)?.split_at_mut(HEADER_LEN);
         // RFC 3173 section 3.1: the flags are zero
         let [high, low] = self.cpi.to_be_bytes();
         header.copy_from_slice(&[next_header, 0, high, low]);
-        Some(HEADER_LEN + len)
+        rest.copy_from_slice(stream);
+        Some(len)
     }
 
     fn failed(&mut self) {
@@ -224,3 +239,6 @@ impl Decompressor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
