@@ -1,6 +1,9 @@
 //! Whole messages: header and payload chain.
 
-use super::{ExchangeType, Header, Payload};
+use super::codec::{Reader, fill_length};
+pub use super::header::HeaderFields;
+use super::payload::{GENERIC_HEADER_LEN, payload_type};
+use super::{Header, Payload};
 
 /// Why octets are not an IKE message; each says where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,36 +36,29 @@ pub enum WireError {
     /// More payloads, proposals or transforms than any peer sends.
     #[error("too many {0}")]
     TooMany(&'static str),
+    /// A payload that may stand only once in a message.
+    #[error("a second {0} payload")]
+    Duplicate(&'static str),
 }
 
-impl Header {
-    /// Octets.
-    pub const LEN: usize = 28;
+/// Payloads in one message at most. Peers send up to about 40.
+pub const MAX_PAYLOADS: usize = 256;
 
-    /// Parses and checks that `length` is the message's length.
-    ///
-    /// # Errors
-    /// [`WireError`].
-    pub fn parse(_message: &[u8]) -> Result<Self, WireError> {
-        todo!()
-    }
-}
-
-/// What of a header the sender chooses; the rest follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeaderFields {
-    /// Initiator's SPI.
-    pub initiator_spi: u64,
-    /// Responder's SPI.
-    pub responder_spi: u64,
-    /// Exchange type.
-    pub exchange: ExchangeType,
-    /// From the original initiator.
-    pub from_initiator: bool,
-    /// A response.
-    pub response: bool,
-    /// Message ID.
-    pub message_id: u32,
+/// Whether no exchange has more than one payload of this type (RFC 7296 sections 1.2 to 1.4 and appendix C).
+const fn stands_once(payload: u8) -> bool {
+    matches!(
+        payload,
+        payload_type::SA
+            | payload_type::KE
+            | payload_type::IDI
+            | payload_type::IDR
+            | payload_type::AUTH
+            | payload_type::NONCE
+            | payload_type::TSI
+            | payload_type::TSR
+            | payload_type::CP
+            | payload_type::EAP
+    )
 }
 
 /// Parses the payload chain of `body`, whose first payload has type `first`. Does not step into SK and SKF: they end the
@@ -70,16 +66,69 @@ pub struct HeaderFields {
 ///
 /// # Errors
 /// [`WireError`].
-pub fn parse_payloads(_first: u8, _body: &[u8]) -> Result<Vec<Payload>, WireError> {
-    todo!()
+pub fn parse_payloads(first: u8, body: &[u8]) -> Result<Vec<Payload>, WireError> {
+    const WHAT: &str = "payload";
+    let mut reader = Reader::new(WHAT, body);
+    let mut payloads = Vec::new();
+    let mut seen = [false; 256];
+    let mut next = first;
+    while next != payload_type::NONE {
+        if payloads.len() == MAX_PAYLOADS {
+            return Err(WireError::TooMany("payloads"));
+        }
+        if stands_once(next) && std::mem::replace(&mut seen[usize::from(next)], true) {
+            return Err(WireError::Duplicate(payload_type::name(next).unwrap_or(WHAT)));
+        }
+        let [following, flags] = reader.array()?;
+        let length = reader.u16()?;
+        let body = reader.body(length, GENERIC_HEADER_LEN)?;
+        payloads.push(Payload::parse(next, flags & 0x80 != 0, body)?);
+        // The next-payload octet of SK and SKF tells what is inside them (sections 3.14; RFC 7383 section 2.5).
+        if matches!(next, payload_type::SK | payload_type::SKF) {
+            break;
+        }
+        next = following;
+    }
+    if !reader.is_empty() {
+        return Err(WireError::Invalid { what: "payload chain", problem: "octets behind the last payload" });
+    }
+    Ok(payloads)
 }
 
 /// Encodes a chain; returns the type of the first payload and the octets.
-pub fn encode_payloads(_payloads: &[Payload]) -> (u8, Vec<u8>) {
-    todo!()
+///
+/// # Panics
+/// Where one payload is longer than 65,535 octets, or has more than 255 transforms in a proposal: those are our own
+/// data (certificates, configuration), which are bounded where they are loaded.
+pub fn encode_payloads(payloads: &[Payload]) -> (u8, Vec<u8>) {
+    let mut out = Vec::with_capacity(512);
+    encode_into(payloads, &mut out);
+    (first_type(payloads), out)
+}
+
+fn first_type(payloads: &[Payload]) -> u8 {
+    payloads.first().map_or(payload_type::NONE, Payload::payload_type)
+}
+
+fn encode_into(payloads: &[Payload], out: &mut Vec<u8>) {
+    for (index, payload) in payloads.iter().enumerate() {
+        let start = out.len();
+        let flags = if payload.critical() { 0x80 } else { 0 };
+        out.extend_from_slice(&[first_type(&payloads[index + 1..]), flags, 0, 0]);
+        payload.encode(out);
+        fill_length(out, start, start + 2);
+    }
 }
 
 /// Encodes a message in clear (IKE_SA_INIT).
-pub fn encode_message(_header: &HeaderFields, _payloads: &[Payload]) -> Vec<u8> {
-    todo!()
+///
+/// # Panics
+/// See [`encode_payloads`].
+pub fn encode_message(header: &HeaderFields, payloads: &[Payload]) -> Vec<u8> {
+    let mut out = vec![0; Header::LEN];
+    out.reserve(512);
+    encode_into(payloads, &mut out);
+    let encoded = header.encode(first_type(payloads), out.len() - Header::LEN);
+    out[..Header::LEN].copy_from_slice(&encoded);
+    out
 }
