@@ -7,9 +7,20 @@
 //! Errors are bad input, panics are bugs of ours.
 
 pub mod algorithm;
+pub mod aws_lc;
 pub mod provider;
+pub mod rustcrypto;
 pub mod secret;
 pub mod spi;
+
+mod certificates;
+mod check;
+mod iv;
+mod keys;
+mod modp;
+
+#[cfg(test)]
+mod tests;
 
 pub use algorithm::{Cipher, CipherSuite, Group, HashAlgorithm, Integ, Prf, SignatureScheme};
 pub use provider::{
@@ -18,3 +29,13 @@ pub use provider::{
 };
 pub use secret::Secret;
 pub use spi::Spi;
+
+/// Both providers, the fastest first.
+pub fn providers() -> [&'static CryptoProvider; 2] {
+    [&aws_lc::PROVIDER, &rustcrypto::PROVIDER]
+}
+
+/// The provider of this name, as configuration writes it: `aws-lc` or `rustcrypto`.
+pub fn provider_by_name(name: &str) -> Option<&'static CryptoProvider> {
+    providers().into_iter().find(|provider| provider.name == name)
+}

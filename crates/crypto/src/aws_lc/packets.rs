@@ -1,0 +1,211 @@
+//! Packet protection with AWS-LC.
+
+use crate::iv::UnpredictableIvs;
+use crate::provider::{OpeningKey, PacketKeys, PacketProtection, SealingKey};
+use crate::{Cipher, CipherSuite, CryptoError, Integ, check};
+use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{
+    self, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, UnboundCipherKey,
+};
+use aws_lc_rs::hmac;
+use aws_lc_rs::iv::FixedLength;
+use subtle::ConstantTimeEq;
+
+pub(super) struct Packets;
+
+impl PacketProtection for Packets {
+    fn sealing(&self, keys: &PacketKeys) -> Result<Box<dyn SealingKey>, CryptoError> {
+        check::packet_keys(keys)?;
+        let encryption = keys.encryption.expose();
+        Ok(match keys.suite.integ() {
+            None => Box::new(Aead::new(keys.suite, encryption)?),
+            Some(integ) => Box::new(CbcHmacSealing {
+                suite: keys.suite,
+                cipher: EncryptingKey::cbc(cbc_key(keys)?).map_err(|_| CryptoError::KeyLength)?,
+                hmac: hmac_key(integ, keys.integrity.expose()),
+                ivs: UnpredictableIvs::new()?,
+            }),
+        })
+    }
+
+    fn opening(&self, keys: &PacketKeys) -> Result<Box<dyn OpeningKey>, CryptoError> {
+        check::packet_keys(keys)?;
+        let encryption = keys.encryption.expose();
+        Ok(match keys.suite.integ() {
+            None => Box::new(Aead::new(keys.suite, encryption)?),
+            Some(integ) => Box::new(CbcHmacOpening {
+                suite: keys.suite,
+                cipher: DecryptingKey::cbc(cbc_key(keys)?).map_err(|_| CryptoError::KeyLength)?,
+                hmac: hmac_key(integ, keys.integrity.expose()),
+            }),
+        })
+    }
+}
+
+fn cbc_key(keys: &PacketKeys) -> Result<UnboundCipherKey, CryptoError> {
+    let algorithm =
+        if keys.suite.cipher() == Cipher::Aes128Cbc { &cipher::AES_128 } else { &cipher::AES_256 };
+    UnboundCipherKey::new(algorithm, keys.encryption.expose()).map_err(|_| CryptoError::KeyLength)
+}
+
+fn hmac_key(integ: Integ, key: &[u8]) -> hmac::Key {
+    let algorithm = match integ {
+        Integ::HmacSha1_96 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        Integ::HmacSha256_128 => hmac::HMAC_SHA256,
+        Integ::HmacSha384_192 => hmac::HMAC_SHA384,
+        Integ::HmacSha512_256 => hmac::HMAC_SHA512,
+    };
+    hmac::Key::new(algorithm, key)
+}
+
+/// AES-GCM-16 (RFC 4106) and ChaCha20-Poly1305 (RFC 7634).
+struct Aead {
+    suite: CipherSuite,
+    key: LessSafeKey,
+    salt: [u8; 4],
+}
+
+impl Aead {
+    fn new(suite: CipherSuite, key_material: &[u8]) -> Result<Self, CryptoError> {
+        let (key, salt) = key_material.split_last_chunk::<4>().ok_or(CryptoError::KeyLength)?;
+        let algorithm = match suite.cipher() {
+            Cipher::Aes128Gcm16 => &aead::AES_128_GCM,
+            Cipher::Aes256Gcm16 => &aead::AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+            Cipher::Aes128Cbc | Cipher::Aes256Cbc => return Err(CryptoError::Unsupported),
+        };
+        let key = UnboundKey::new(algorithm, key).map_err(|_| CryptoError::KeyLength)?;
+        Ok(Self { suite, key: LessSafeKey::new(key), salt: *salt })
+    }
+
+    fn nonce(&self, iv: &[u8]) -> Nonce {
+        Nonce::assume_unique_for_key(check::aead_nonce(self.salt, iv))
+    }
+}
+
+impl SealingKey for Aead {
+    fn suite(&self) -> CipherSuite {
+        self.suite
+    }
+
+    // RFC 4106 section 3.1: the IV need only be unique, and a counter is.
+    fn write_iv(&mut self, counter: u64, iv: &mut [u8]) {
+        iv.copy_from_slice(&counter.to_be_bytes());
+    }
+
+    fn seal(
+        &mut self,
+        aad: &[u8],
+        iv: &[u8],
+        text: &mut [u8],
+        suffix: &[u8],
+        icv: &mut [u8],
+    ) -> Result<(), CryptoError> {
+        check::packet(self.suite, iv, text, suffix, icv)?;
+        self.key
+            .seal_in_place_scatter(self.nonce(iv), Aad::from(aad), text, &[], icv)
+            .map_err(|_| CryptoError::Length)
+    }
+}
+
+impl OpeningKey for Aead {
+    fn suite(&self) -> CipherSuite {
+        self.suite
+    }
+
+    fn open(
+        &mut self,
+        aad: &[u8],
+        iv: &[u8],
+        text: &mut [u8],
+        suffix: &[u8],
+        icv: &[u8],
+    ) -> Result<(), CryptoError> {
+        check::packet(self.suite, iv, text, suffix, icv)?;
+        self.key
+            .open_in_place_separate_tag(self.nonce(iv), Aad::from(aad), icv, text)
+            .map(|_| ())
+            .map_err(|_| CryptoError::Integrity)
+    }
+}
+
+/// HMAC over `aad | iv | text | suffix`. The key's state is computed once; to copy it takes no heap.
+fn mac(key: &hmac::Key, aad: &[u8], iv: &[u8], text: &[u8], suffix: &[u8]) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(key);
+    context.update(aad);
+    context.update(iv);
+    context.update(text);
+    context.update(suffix);
+    context.sign()
+}
+
+fn cbc_iv(iv: &[u8]) -> Result<FixedLength<16>, CryptoError> {
+    FixedLength::try_from(iv).map_err(|_| CryptoError::Length)
+}
+
+/// AES-CBC (RFC 3602) with HMAC (RFC 2404, RFC 4868): encrypt, then authenticate.
+struct CbcHmacSealing {
+    suite: CipherSuite,
+    cipher: EncryptingKey,
+    hmac: hmac::Key,
+    ivs: UnpredictableIvs,
+}
+
+impl SealingKey for CbcHmacSealing {
+    fn suite(&self) -> CipherSuite {
+        self.suite
+    }
+
+    fn write_iv(&mut self, counter: u64, iv: &mut [u8]) {
+        iv.copy_from_slice(&self.ivs.iv(counter));
+    }
+
+    fn seal(
+        &mut self,
+        aad: &[u8],
+        iv: &[u8],
+        text: &mut [u8],
+        suffix: &[u8],
+        icv: &mut [u8],
+    ) -> Result<(), CryptoError> {
+        check::packet(self.suite, iv, text, suffix, icv)?;
+        self.cipher
+            .less_safe_encrypt(text, EncryptionContext::Iv128(cbc_iv(iv)?))
+            .map_err(|_| CryptoError::Length)?;
+        let tag = mac(&self.hmac, aad, iv, text, suffix);
+        icv.copy_from_slice(&tag.as_ref()[..icv.len()]);
+        Ok(())
+    }
+}
+
+/// The receiving side of [`CbcHmacSealing`]: nothing is decrypted before the ICV has been verified.
+struct CbcHmacOpening {
+    suite: CipherSuite,
+    cipher: DecryptingKey,
+    hmac: hmac::Key,
+}
+
+impl OpeningKey for CbcHmacOpening {
+    fn suite(&self) -> CipherSuite {
+        self.suite
+    }
+
+    fn open(
+        &mut self,
+        aad: &[u8],
+        iv: &[u8],
+        text: &mut [u8],
+        suffix: &[u8],
+        icv: &[u8],
+    ) -> Result<(), CryptoError> {
+        check::packet(self.suite, iv, text, suffix, icv)?;
+        let tag = mac(&self.hmac, aad, iv, text, suffix);
+        if !bool::from(tag.as_ref()[..icv.len()].ct_eq(icv)) {
+            return Err(CryptoError::Integrity);
+        }
+        self.cipher
+            .decrypt(text, DecryptionContext::Iv128(cbc_iv(iv)?))
+            .map(|_| ())
+            .map_err(|_| CryptoError::Length)
+    }
+}
