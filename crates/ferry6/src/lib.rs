@@ -5,5 +5,6 @@ pub mod cli;
 pub mod client;
 pub mod control;
 pub mod demo;
+pub mod lab;
 pub mod logging;
 pub mod pki;
