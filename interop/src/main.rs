@@ -1,2 +1,81 @@
-//! Interop tests of ferry6 against real peers.
-fn main() {}
+//! Interop tests of ferry6 against real peers: strongSwan, and itself.
+//!
+//! Each case runs in a process of its own, in network namespaces of its own, in the topology of the article: the
+//! client behind a masquerading router, the broker behind a static NAT, nothing but IPv4 between them. Run it
+//! through `./test interop [FILTER]`.
+
+// A program: `pub` is for its own modules.
+#![allow(unreachable_pub)]
+
+mod cases;
+mod ferry;
+mod pki;
+mod runner;
+mod strongswan;
+mod traffic;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Runs ferry6 against strongSwan and against itself.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "ferry6-interop")]
+struct Cli {
+    /// Only the cases whose name contains one of these words.
+    filter: Vec<String>,
+    /// List the cases and end.
+    #[arg(long)]
+    list: bool,
+    /// Where configurations, certificates and logs of failed cases are left.
+    #[arg(long, default_value = "target/test-logs/interop", value_name = "DIR")]
+    logs: PathBuf,
+    /// Leave the files of passed cases too.
+    #[arg(long)]
+    keep: bool,
+    /// Stop each case at its end, so that its hosts can be entered, until SIGINT.
+    #[arg(long)]
+    hold: bool,
+    /// Cases at a time.
+    #[arg(long, short, default_value_t = 2)]
+    jobs: usize,
+    /// The program under test [default: `ferry6` beside this program].
+    #[arg(long, value_name = "FILE")]
+    ferry6: Option<PathBuf>,
+    /// Run this one case in this process (what each case's process is started with).
+    #[arg(long, hide = true, value_name = "CASE")]
+    one: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.one {
+        Some(name) => runner::one(&cli, name).map(|()| true),
+        None => runner::all(&cli),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Polls until it is so.
+///
+/// # Errors
+/// Those of `check`, or time is over.
+fn wait_until(what: &str, patience: Duration, mut check: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + patience;
+    while !check()? {
+        if Instant::now() > end {
+            bail!("waited {} s in vain until {what}", patience.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    Ok(())
+}

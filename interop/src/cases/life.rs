@@ -1,0 +1,250 @@
+//! Beginning and end of tunnels: DELETE, DPD, restarts.
+
+use super::tunnel::{CLIENT_ADDRESS, Extra, FERRY6, Program, Side, Spec, broker6, certificates, eventually};
+use super::{Case, Env, Peer, Role};
+use crate::pki::KeyType;
+use crate::traffic;
+use crate::wait_until;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+
+pub(super) fn cases() -> Vec<Case> {
+    let swan = Program::StrongSwan;
+    let mut cases = vec![
+        Case::new(
+            "delete-broker-by-strongswan",
+            Peer::StrongSwan,
+            Role::Broker,
+            "DELETE from strongSwan's client: SAs and lease go, it may come again",
+            delete_from_swan_client,
+        ),
+        Case::new(
+            "delete-client-by-strongswan",
+            Peer::StrongSwan,
+            Role::Client,
+            "DELETE from strongSwan's broker: ferry6's client comes back by itself",
+            delete_from_swan_broker,
+        ),
+        Case::new(
+            "delete-client-by-ferry6",
+            Peer::StrongSwan,
+            Role::Client,
+            "SIGTERM to ferry6's client: DELETE reaches strongSwan",
+            |env| delete_from_ferry(env, FERRY6, Program::StrongSwan),
+        ),
+        Case::new(
+            "delete-broker-by-ferry6",
+            Peer::StrongSwan,
+            Role::Broker,
+            "SIGTERM to ferry6's broker: DELETE reaches strongSwan",
+            |env| delete_from_ferry(env, Program::StrongSwan, FERRY6),
+        ),
+        Case::new(
+            "dpd-client-dead-broker",
+            Peer::StrongSwan,
+            Role::Client,
+            "DPD: a dead strongSwan broker is noticed, and found again when it is back",
+            dead_broker,
+        ),
+        Case::new(
+            "dpd-broker-dead-client",
+            Peer::StrongSwan,
+            Role::Broker,
+            "DPD: a dead strongSwan client is noticed, its SAs and lease go",
+            dead_client,
+        ),
+        Case::new(
+            "restart-client-initial-contact",
+            Peer::StrongSwan,
+            Role::Broker,
+            "a killed strongSwan client comes again (INITIAL_CONTACT): one IKE SA, same address",
+            |env| restarted_client(env, Program::StrongSwan, FERRY6),
+        ),
+        Case::new(
+            "restart-ferry6-client",
+            Peer::StrongSwan,
+            Role::Client,
+            "a killed ferry6 client comes again to strongSwan: one IKE SA, same address",
+            |env| restarted_client(env, FERRY6, Program::StrongSwan),
+        ),
+        Case::new(
+            "restart-ferry6-client-and-broker",
+            Peer::Ferry6,
+            Role::Both,
+            "a killed client comes again: one IKE SA, same address",
+            |env| restarted_client(env, FERRY6, FERRY6),
+        ),
+        Case::new(
+            "restart-ferry6-broker",
+            Peer::Ferry6,
+            Role::Both,
+            "a killed broker comes again: the client finds it, and gets the same address",
+            restarted_broker,
+        ),
+    ];
+    for (name, client, broker, role) in
+        [("client", FERRY6, swan, Role::Client), ("broker", swan, FERRY6, Role::Broker)]
+    {
+        cases.push(Case::new(
+            format!("dpd-{name}-alive"),
+            Peer::StrongSwan,
+            role,
+            "DPD from both sides over an idle tunnel: it stays up",
+            move |env| idle(env, client, broker),
+        ));
+    }
+    cases
+}
+
+/// The IKE SAs in a status, whatever table they stand in.
+pub(super) fn ike_sas(status: &Value) -> Vec<&Value> {
+    fn find(value: &Value) -> Option<&Vec<Value>> {
+        match value {
+            Value::Object(map) => match map.get("ike_sas") {
+                Some(Value::Array(list)) => Some(list),
+                _ => map.values().find_map(find),
+            },
+            Value::Array(list) => list.iter().find_map(find),
+            _ => None,
+        }
+    }
+    find(status).map(|list| list.iter().collect()).unwrap_or_default()
+}
+
+fn established(side: &mut Side) -> Result<usize> {
+    let status = side.ferry()?.status()?;
+    Ok(ike_sas(&status).iter().filter(|sa| sa["children"].as_array().is_some_and(|c| !c.is_empty())).count())
+}
+
+fn spec(env: &Env, client: Program, broker: Program) -> Result<Spec> {
+    Ok(Spec::new(client, broker, certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?))
+}
+
+fn delete_from_swan_client(env: &mut Env) -> Result<()> {
+    let mut tunnel = spec(env, Program::StrongSwan, FERRY6)?.exercise(env)?;
+    for _ in 0..2 {
+        tunnel.client.swan()?.terminate()?;
+        let logs = tunnel.logs();
+        wait_until("ferry6's broker has no IKE SA", Duration::from_secs(5), || {
+            let status = tunnel.broker.ferry()?.status()?;
+            Ok(ike_sas(&status).is_empty())
+        })
+        .context(logs)?;
+        tunnel.client.swan()?.initiate()?;
+        traffic::wait_for_ping(&env.net.home, broker6()?, Duration::from_secs(5))
+            .with_context(|| tunnel.logs())?;
+    }
+    tunnel.carries_traffic(env)
+}
+
+fn delete_from_swan_broker(env: &mut Env) -> Result<()> {
+    let tunnel = spec(env, FERRY6, Program::StrongSwan)?.exercise(env)?;
+    tunnel.broker.swan()?.terminate()?;
+    tunnel.client.wait_for_log("deleted by the peer").with_context(|| tunnel.logs())?;
+    traffic::wait_for_ping(&env.net.home, broker6()?, Duration::from_secs(15))
+        .with_context(|| tunnel.logs())?;
+    tunnel.carries_traffic(env)
+}
+
+fn delete_from_ferry(env: &mut Env, client: Program, broker: Program) -> Result<()> {
+    let mut tunnel = spec(env, client, broker)?.exercise(env)?;
+    let ferry_is_client = matches!(tunnel.client, Side::Ferry(_));
+    if ferry_is_client { &mut tunnel.client } else { &mut tunnel.broker }.ferry()?.stop()?;
+    let swan = if ferry_is_client { &tunnel.broker } else { &tunnel.client };
+    swan.wait_for_log("received DELETE for IKE_SA").with_context(|| tunnel.logs())?;
+    let sas = swan.swan()?.list_sas()?;
+    ensure!(!sas.contains("ESTABLISHED"), "strongSwan still has its IKE SA:\n{sas}");
+    Ok(())
+}
+
+fn dead_broker(env: &mut Env) -> Result<()> {
+    let mut spec = spec(env, FERRY6, Program::StrongSwan)?;
+    spec.ferry_client = Extra::dpd("2s");
+    let tunnel = spec.exercise(env)?;
+    let super::tunnel::Tunnel { client, broker } = tunnel;
+    let Side::Swan(swan) = broker else { anyhow::bail!("the broker is strongSwan") };
+    swan.kill()?;
+    wait_until("ferry6's client sees that the broker is dead", Duration::from_secs(30), || {
+        Ok(client.log().contains("no answer"))
+    })
+    .with_context(|| client.log())?;
+    let broker = spec.start_broker(env)?;
+    traffic::wait_for_ping(&env.net.home, broker6()?, Duration::from_secs(30))
+        .with_context(|| format!("{}\n{}", client.log(), broker.log()))?;
+    super::tunnel::Tunnel { client, broker }.carries_traffic(env)
+}
+
+fn dead_client(env: &mut Env) -> Result<()> {
+    let mut spec = spec(env, Program::StrongSwan, FERRY6)?;
+    spec.ferry_broker = Extra::dpd("2s");
+    let super::tunnel::Tunnel { client, mut broker } = spec.exercise(env)?;
+    let Side::Swan(swan) = client else { anyhow::bail!("the client is strongSwan") };
+    swan.kill()?;
+    wait_until("ferry6's broker sees that the client is dead", Duration::from_secs(40), || {
+        Ok(broker.log().contains("no answer") && ike_sas(&broker.ferry()?.status()?).is_empty())
+    })
+    .with_context(|| broker.log())
+}
+
+fn idle(env: &mut Env, client: Program, broker: Program) -> Result<()> {
+    let mut spec = spec(env, client, broker)?;
+    spec.ferry_client = Extra::dpd("2s");
+    spec.ferry_broker = Extra::dpd("2s");
+    spec.swan_connection = "  dpd_delay = 1s\n".into();
+    let mut tunnel = spec.exercise(env)?;
+    std::thread::sleep(Duration::from_secs(9));
+    let swan = if matches!(tunnel.client, Side::Swan(_)) { &tunnel.client } else { &tunnel.broker };
+    swan.wait_for_log("sending DPD request").with_context(|| tunnel.logs())?;
+    ensure!(
+        swan.log().matches("generating INFORMATIONAL response").count() > 0,
+        "ferry6 sent no DPD\n{}",
+        tunnel.logs()
+    );
+    ensure!(!swan.log().contains("retransmit 1 of request"), "a DPD was not answered\n{}", tunnel.logs());
+    let ferry = if matches!(tunnel.client, Side::Ferry(_)) { &mut tunnel.client } else { &mut tunnel.broker };
+    ensure!(established(ferry)? == 1, "the idle tunnel is gone\n{}", tunnel.logs());
+    tunnel.carries_traffic(env)
+}
+
+fn restarted_client(env: &mut Env, client: Program, broker: Program) -> Result<()> {
+    let spec = spec(env, client, broker)?;
+    let super::tunnel::Tunnel { client, broker } = spec.exercise(env)?;
+    match client {
+        Side::Swan(swan) => swan.kill()?,
+        Side::Ferry(mut ferry) => ferry.kill()?,
+    }
+    let client = spec.start_client(env)?;
+    if let Side::Swan(swan) = &client {
+        swan.initiate()?;
+    }
+    let mut tunnel = super::tunnel::Tunnel { client, broker };
+    traffic::wait_for_ping(&env.net.home, broker6()?, Duration::from_secs(10))
+        .with_context(|| tunnel.logs())?;
+    match &mut tunnel.broker {
+        Side::Swan(swan) => {
+            let sas = swan.list_sas()?;
+            ensure!(sas.matches("ESTABLISHED").count() == 1, "strongSwan keeps the dead IKE SA:\n{sas}");
+            ensure!(sas.contains(CLIENT_ADDRESS), "another address than before:\n{sas}");
+        }
+        side @ Side::Ferry(_) => {
+            let n = established(side)?;
+            ensure!(n == 1, "ferry6's broker has {n} IKE SAs\n{}", tunnel.logs());
+        }
+    }
+    // To CLIENT_ADDRESS, as before.
+    tunnel.carries_traffic(env)
+}
+
+fn restarted_broker(env: &mut Env) -> Result<()> {
+    let mut spec = spec(env, FERRY6, FERRY6)?;
+    spec.ferry_client = Extra::dpd("2s");
+    let mut tunnel = spec.exercise(env)?;
+    let broker = tunnel.broker.ferry()?;
+    broker.kill()?;
+    broker.restart()?;
+    eventually(&tunnel, "the broker runs again", || Ok(true))?;
+    traffic::wait_for_ping(&env.net.home, broker6()?, Duration::from_secs(40))
+        .with_context(|| tunnel.logs())?;
+    tunnel.carries_traffic(env)
+}

@@ -1,0 +1,143 @@
+//! The cases: what is tried between which peers.
+
+mod auth;
+mod configuration;
+mod life;
+mod refusals;
+mod rekey;
+mod suites;
+mod system;
+mod tunnel;
+
+use anyhow::{Context, Result};
+use ferry6::lab::Host;
+use ferry6::lab::article::{self, Article};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    StrongSwan,
+    Ferry6,
+    /// Nobody: ferry6 alone.
+    None,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::StrongSwan => "strongSwan",
+            Self::Ferry6 => "ferry6",
+            Self::None => "-",
+        })
+    }
+}
+
+/// Which part ferry6 plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Client,
+    Broker,
+    Both,
+    /// None: strongSwan against itself, which shows that the harness works.
+    Neither,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Client => "client",
+            Self::Broker => "broker",
+            Self::Both => "both",
+            Self::Neither => "neither",
+        })
+    }
+}
+
+type Run = Box<dyn Fn(&mut Env) -> Result<()> + Send + Sync>;
+
+/// A case.
+pub struct Case {
+    /// Its name: unique, and that of its directory of logs.
+    pub name: String,
+    pub peer: Peer,
+    pub role: Role,
+    /// What it shows, in words.
+    pub feature: String,
+    /// It fails when it takes longer.
+    pub timeout: Duration,
+    pub run: Run,
+}
+
+impl Case {
+    fn new(
+        name: impl Into<String>,
+        peer: Peer,
+        role: Role,
+        feature: impl Into<String>,
+        run: impl Fn(&mut Env) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let timeout = Duration::from_secs(60);
+        Self { name: name.into(), peer, role, feature: feature.into(), timeout, run: Box::new(run) }
+    }
+
+    /// Whether strongSwan takes part.
+    pub fn needs_strongswan(&self) -> bool {
+        self.peer == Peer::StrongSwan
+    }
+}
+
+/// All cases, in the order in which they run.
+pub fn all() -> Vec<Case> {
+    [
+        suites::cases(),
+        auth::cases(),
+        rekey::cases(),
+        life::cases(),
+        refusals::cases(),
+        system::cases(),
+        configuration::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What a case works with.
+pub struct Env {
+    /// The program under test.
+    pub ferry6: PathBuf,
+    /// The case's directory, empty at first.
+    pub dir: PathBuf,
+    /// The hosts.
+    pub net: Article,
+}
+
+impl Env {
+    /// Builds the network of the article.
+    pub fn new(ferry6: &Path, dir: &Path) -> Result<Self> {
+        let net = article::build(article::Options::default()).context("the laboratory")?;
+        Ok(Self { ferry6: ferry6.into(), dir: dir.into(), net })
+    }
+
+    /// An empty directory below the case's.
+    pub fn subdir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    fn hosts(&self) -> [&Host; 6] {
+        let n = &self.net;
+        [&n.home, &n.home_router, &n.internet, &n.firewall, &n.broker, &n.server]
+    }
+
+    /// Prints how to enter each host.
+    pub fn tell_hosts(&self) {
+        for host in self.hosts() {
+            println!("  {:<12} {}", host.name(), host.enter_command());
+        }
+    }
+}

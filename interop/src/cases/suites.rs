@@ -1,0 +1,126 @@
+//! Every suite, in both roles and with both crypto providers.
+
+use super::tunnel::{FERRY6, FERRY6_RUST, Program, Side, Spec, Tunnel, certificates};
+use super::{Case, Env, Peer, Role};
+use crate::pki::KeyType;
+use anyhow::{Context, Result, ensure};
+
+/// Name, IKE proposal, ESP proposal (in strongSwan's words), and what strongSwan calls that ESP suite.
+const SUITES: [(&str, &str, &str, &str); 9] = [
+    ("aes256gcm-x25519", "aes256gcm16-prfsha256-x25519", "aes256gcm16", "AES_GCM_16-256"),
+    ("aes256cbc-sha256-ecp256", "aes256-sha256-ecp256", "aes256-sha256", "AES_CBC-256/HMAC_SHA2_256_128"),
+    ("aes128cbc-sha1-modp2048", "aes128-sha1-modp2048", "aes128-sha1", "AES_CBC-128/HMAC_SHA1_96"),
+    ("chacha20poly1305-x25519", "chacha20poly1305-prfsha256-x25519", "chacha20poly1305", "CHACHA20_POLY1305"),
+    ("aes128gcm-ecp256", "aes128gcm16-prfsha256-ecp256", "aes128gcm16", "AES_GCM_16-128"),
+    ("aes256cbc-sha512-modp3072", "aes256-sha512-modp3072", "aes256-sha512", "AES_CBC-256/HMAC_SHA2_512_256"),
+    ("aes256cbc-sha384-ecp384", "aes256-sha384-ecp384", "aes256-sha384", "AES_CBC-256/HMAC_SHA2_384_192"),
+    ("aes128cbc-sha256-modp4096", "aes128-sha256-modp4096", "aes128-sha256", "AES_CBC-128/HMAC_SHA2_256_128"),
+    ("aes256gcm-prfsha512-ecp384", "aes256gcm16-prfsha512-ecp384", "aes256gcm16-ecp384", "AES_GCM_16-256"),
+];
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![Case::new(
+        "harness-strongswan-strongswan",
+        Peer::StrongSwan,
+        Role::Neither,
+        "strongSwan on both sides: the harness itself",
+        |env| {
+            let both = Program::StrongSwan;
+            let spec = Spec::new(both, both, certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?);
+            spec.exercise(env).map(drop)
+        },
+    )];
+    for (name, ike, esp, swan) in SUITES {
+        for (provider, program) in [("aws-lc", FERRY6), ("rust", FERRY6_RUST)] {
+            cases.push(Case::new(
+                format!("suite-client-{name}-{provider}"),
+                Peer::StrongSwan,
+                Role::Client,
+                format!("{ike}, ESP {esp}, {provider}"),
+                move |env| suite(env, program, Program::StrongSwan, ike, esp, swan),
+            ));
+            cases.push(Case::new(
+                format!("suite-broker-{name}-{provider}"),
+                Peer::StrongSwan,
+                Role::Broker,
+                format!("{ike}, ESP {esp}, {provider}"),
+                move |env| suite(env, Program::StrongSwan, program, ike, esp, swan),
+            ));
+        }
+        cases.push(Case::new(
+            format!("suite-ferry6-{name}"),
+            Peer::Ferry6,
+            Role::Both,
+            format!("{ike}, ESP {esp}, aws-lc against rustcrypto"),
+            move |env| suite(env, FERRY6, FERRY6_RUST, ike, esp, swan),
+        ));
+    }
+    for (name, client, broker, role) in [
+        ("client", FERRY6, Program::StrongSwan, Role::Client),
+        ("broker", Program::StrongSwan, FERRY6, Role::Broker),
+    ] {
+        cases.push(Case::new(
+            format!("suite-{name}-default"),
+            Peer::StrongSwan,
+            role,
+            "default proposals of both sides",
+            move |env| {
+                let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
+                Spec::new(client, broker, pki).proposals("default", "default").exercise(env).map(drop)
+            },
+        ));
+    }
+    cases.push(Case::new("suite-ferry6-default", Peer::Ferry6, Role::Both, "default proposals", |env| {
+        let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
+        Spec::new(FERRY6, FERRY6, pki).proposals("default", "default").exercise(env).map(drop)
+    }));
+    cases.push(Case::new("suite-ferry6-esn", Peer::Ferry6, Role::Both, "extended sequence numbers", |env| {
+        let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
+        let spec = Spec::new(FERRY6, FERRY6, pki).proposals("default", "aes128gcm16-esn");
+        let mut tunnel = spec.exercise(env)?;
+        let child = child(&mut tunnel.client)?;
+        ensure!(child["esn"] == true, "no ESN in the status: {child}");
+        Ok(())
+    }));
+    cases.push(Case::new("suite-ferry6-ipcomp", Peer::Ferry6, Role::Both, "IPComp on both sides", |env| {
+        let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
+        let mut spec = Spec::new(FERRY6, FERRY6, pki);
+        spec.ipcomp = "on";
+        let mut tunnel = spec.exercise(env)?;
+        for side in [&mut tunnel.client, &mut tunnel.broker] {
+            let child = child(side)?;
+            ensure!(
+                child["ipcomp_in"].is_u64() && child["ipcomp_out"].is_u64(),
+                "no CPIs in the status: {child}"
+            );
+        }
+        Ok(())
+    }));
+    cases
+}
+
+/// The one Child SA in the status of a ferry6.
+pub(super) fn child(side: &mut Side) -> Result<serde_json::Value> {
+    let status = side.ferry()?.status()?;
+    super::life::ike_sas(&status)
+        .first()
+        .and_then(|sa| sa["children"].get(0).cloned())
+        .with_context(|| format!("no Child SA in the status: {status}"))
+}
+
+fn suite(env: &mut Env, client: Program, broker: Program, ike: &str, esp: &str, swan: &str) -> Result<()> {
+    let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
+    let tunnel = Spec::new(client, broker, pki).proposals(ike, esp).exercise(env)?;
+    uses(&tunnel, swan)
+}
+
+/// strongSwan's own word that this suite is in use, where it takes part.
+fn uses(tunnel: &Tunnel, suite: &str) -> Result<()> {
+    for side in [&tunnel.client, &tunnel.broker] {
+        if let Side::Swan(swan) = side {
+            let sas = swan.list_sas()?;
+            ensure!(sas.contains(suite), "strongSwan does not use {suite}:\n{sas}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! ferry6 as a process: its configuration, its log, its control commands.
+
+use crate::wait_until;
+use anyhow::{Context, Result, bail, ensure};
+use ferry6::lab::Host;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// `broker` or `client`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Broker,
+    Client,
+}
+
+impl Mode {
+    /// The subcommand.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// A ferry6 process.
+pub struct Ferry {
+    binary: PathBuf,
+    process: Option<Child>,
+    host: Host,
+    mode: Mode,
+    dir: PathBuf,
+}
+
+impl Ferry {
+    /// Starts ferry6 on a host with this configuration; its files and log are in `dir`. Returns when its control socket
+    /// answers.
+    pub fn start(binary: &Path, host: &Host, mode: Mode, dir: &Path, toml: &str) -> Result<Self> {
+        crate::pki::write_private(&dir.join("ferry6.toml"), toml)?;
+        let mut this =
+            Self { binary: binary.into(), process: None, host: host.clone(), mode, dir: dir.into() };
+        this.restart()?;
+        Ok(this)
+    }
+
+    /// Starts it (again) with the same configuration.
+    pub fn restart(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log_file())?;
+        let process = self
+            .host
+            .command(&self.binary)
+            .args([self.mode.word(), "--config"])
+            .arg(self.dir.join("ferry6.toml"))
+            .env("FERRY6_LOG", "info")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start ferry6")?;
+        self.process = Some(process);
+        wait_until("ferry6's control socket answers", Duration::from_secs(10), || {
+            if let Some(status) = self.try_wait()? {
+                bail!("ferry6 {} ended at once ({status}):\n{}", self.mode.word(), self.log());
+            }
+            Ok(self.status().is_ok())
+        })
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.join("ferry6.log")
+    }
+
+    /// The control socket that the configuration names.
+    pub fn socket(dir: &Path) -> PathBuf {
+        dir.join("control")
+    }
+
+    fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        match &mut self.process {
+            Some(process) => Ok(process.try_wait()?),
+            None => bail!("ferry6 was not started"),
+        }
+    }
+
+    /// Runs a control command, such as `rekey --ike`.
+    pub fn control(&self, arguments: &[&str]) -> Result<String> {
+        let output = self
+            .host
+            .command(&self.binary)
+            .args(arguments)
+            .arg("--socket")
+            .arg(Self::socket(&self.dir))
+            .stdin(Stdio::null())
+            .output()?;
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "ferry6 {} failed:\n{text}", arguments.join(" "));
+        Ok(text)
+    }
+
+    /// `ferry6 status --json`.
+    pub fn status(&self) -> Result<Value> {
+        let text = self.control(&["status", "--json"])?;
+        serde_json::from_str(&text).with_context(|| format!("ferry6 status --json is no JSON:\n{text}"))
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until its log says this.
+    pub fn wait_for_log(&self, words: &str) -> Result<()> {
+        let what = format!("the log of ferry6 {} says “{words}”", self.mode.word());
+        wait_until(&what, Duration::from_secs(10), || Ok(self.log().contains(words)))
+    }
+
+    /// SIGTERM: an orderly end, within some seconds and with exit code 0.
+    pub fn stop(&mut self) -> Result<()> {
+        let process = self.process.as_mut().context("ferry6 was not started")?;
+        kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM)?;
+        let mut status = None;
+        wait_until("ferry6 ends after SIGTERM", Duration::from_secs(10), || {
+            status = process.try_wait()?;
+            Ok(status.is_some())
+        })?;
+        self.process = None;
+        let status = status.context("it has ended")?;
+        ensure!(status.success(), "ferry6 {} ended with {status} after SIGTERM", self.mode.word());
+        Ok(())
+    }
+
+    /// SIGKILL: as a machine that loses its power.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("ferry6 was not started")?;
+        process.kill()?;
+        process.wait()?;
+        Ok(())
+    }
+}

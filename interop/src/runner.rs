@@ -1,0 +1,192 @@
+//! Runs the cases, each in a process of its own, some at a time, and tells what came out.
+
+use crate::cases::{self, Case};
+use crate::{Cli, strongswan};
+use anyhow::{Context, Result, bail};
+use ferry6::lab;
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What became of a case.
+enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+struct Row {
+    number: usize,
+    outcome: Outcome,
+    took: Duration,
+}
+
+/// Runs all cases that the filter lets through. `Ok(true)`: none failed.
+pub fn all(cli: &Cli) -> Result<bool> {
+    let mut cases = cases::all();
+    if !cli.filter.is_empty() {
+        cases.retain(|c| cli.filter.iter().any(|f| c.name.contains(f.as_str())));
+    }
+    if cli.list {
+        for case in &cases {
+            println!("{:<44} {:<11} ferry6 is {:<7} {}", case.name, case.peer, case.role, case.feature);
+        }
+        return Ok(true);
+    }
+    if cases.is_empty() {
+        bail!("no case has {} in its name; --list shows them", cli.filter.join(" or "));
+    }
+    let ferry6 = ferry6_binary(cli)?;
+    let logs = std::path::absolute(&cli.logs)?;
+    fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    println!("{} cases, {} at a time; program under test: {}", cases.len(), cli.jobs, ferry6.display());
+
+    let queue: Mutex<VecDeque<usize>> = Mutex::new((0..cases.len()).collect());
+    let rows = Mutex::new(Vec::new());
+    std::thread::scope(|s| {
+        for _ in 0..cli.jobs.clamp(1, 16) {
+            s.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some(number) = next else { return };
+                    let begin = Instant::now();
+                    let outcome = attempt(cli, &cases[number], &ferry6, &logs)
+                        .unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+                    let row = Row { number, outcome, took: begin.elapsed() };
+                    tell(&cases[number], &row, &logs);
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.sort_by_key(|r| r.number);
+    Ok(summary(&cases, &rows))
+}
+
+fn ferry6_binary(cli: &Cli) -> Result<PathBuf> {
+    let path = match &cli.ferry6 {
+        Some(path) => std::path::absolute(path)?,
+        None => std::env::current_exe()?.with_file_name("ferry6"),
+    };
+    if !path.is_file() {
+        bail!(
+            "{} is not there: build it (cargo build --release -p ferry6) or name it with --ferry6",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// One case in a process of its own, with an end.
+fn attempt(cli: &Cli, case: &Case, ferry6: &Path, logs: &Path) -> Result<Outcome> {
+    if let Some(why) = case.needs_strongswan().then(strongswan::missing).flatten() {
+        // Where a person runs it, that is a skip that is said aloud; nothing may be left out silently in CI.
+        return Ok(if std::env::var_os("CI").is_some() {
+            Outcome::Failed(why)
+        } else {
+            Outcome::Skipped(why)
+        });
+    }
+    let dir = logs.join(&case.name);
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    fs::create_dir_all(&dir)?;
+    let log = File::create(dir.join("case.log"))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--one").arg(&case.name).arg("--logs").arg(&dir).arg("--ferry6").arg(ferry6);
+    if cli.hold {
+        command.arg("--hold");
+    }
+    let show = cli.hold;
+    command.stdin(Stdio::null());
+    if !show {
+        command.stdout(log.try_clone()?).stderr(log);
+    }
+    let mut child = command.spawn()?;
+    let end = Instant::now() + if cli.hold { Duration::MAX / 4 } else { case.timeout };
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > end {
+            // Its laboratory dies with it.
+            child.kill()?;
+            child.wait()?;
+            return Ok(Outcome::Failed(format!("not done within {} s", case.timeout.as_secs())));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    if status.success() {
+        if !cli.keep {
+            fs::remove_dir_all(&dir)?;
+        }
+        return Ok(Outcome::Passed);
+    }
+    let text = fs::read(dir.join("case.log")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    Ok(Outcome::Failed(if text.is_empty() { format!("ended with {status}") } else { text }))
+}
+
+fn tell(case: &Case, row: &Row, logs: &Path) {
+    let seconds = row.took.as_secs_f32();
+    match &row.outcome {
+        Outcome::Passed => println!("ok      {:<44} {seconds:5.1} s", case.name),
+        Outcome::Skipped(why) => println!("SKIPPED {:<44} {why}", case.name),
+        Outcome::Failed(why) => {
+            println!("FAILED  {:<44} {seconds:5.1} s  logs: {}", case.name, logs.join(&case.name).display());
+            let lines: Vec<_> = why.lines().collect();
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                println!("        | {line}");
+            }
+        }
+    }
+}
+
+fn summary(cases: &[Case], rows: &[Row]) -> bool {
+    println!("\n{:<11} {:<9} {:<64} {:<7} {:>7}", "peer", "ferry6 is", "feature", "result", "seconds");
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for row in rows {
+        let case = &cases[row.number];
+        let (result, count) = match row.outcome {
+            Outcome::Passed => ("ok", &mut passed),
+            Outcome::Failed(_) => ("FAILED", &mut failed),
+            Outcome::Skipped(_) => ("skipped", &mut skipped),
+        };
+        *count += 1;
+        println!(
+            "{:<11} {:<9} {:<64} {result:<7} {:>7.1}",
+            case.peer,
+            case.role,
+            case.feature,
+            row.took.as_secs_f32()
+        );
+    }
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    failed == 0
+}
+
+/// The process of one case.
+pub fn one(cli: &Cli, name: &str) -> Result<()> {
+    // PID 1 of a PID namespace: whatever the case starts ends with it.
+    lab::enter()?;
+    let case =
+        cases::all().into_iter().find(|c| c.name == name).with_context(|| format!("no case {name}"))?;
+    let mut env = cases::Env::new(&ferry6_binary(cli)?, &cli.logs)?;
+    let result = (case.run)(&mut env);
+    if cli.hold {
+        match &result {
+            Ok(()) => println!("{name} has passed and holds; enter its hosts with:"),
+            Err(error) => println!("{name} has failed and holds: {error:?}\nenter its hosts with:"),
+        }
+        env.tell_hosts();
+        loop {
+            std::thread::park();
+        }
+    }
+    result
+}

@@ -1,0 +1,271 @@
+//! strongSwan from Debian's packages as a peer, with its userspace ESP (plugin kernel-libipsec).
+
+use crate::wait_until;
+use anyhow::{Context, Result, bail, ensure};
+use ferry6::lab::Host;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+const CHARON: &str = "/usr/lib/ipsec/charon";
+const SWANCTL: &str = "/usr/sbin/swanctl";
+const PLUGINS: &str = "/etc/strongswan.d/charon";
+/// Name of the connection, its child and its pool.
+const NAME: &str = "tunnel";
+
+/// Why strongSwan cannot run here, if so.
+pub fn missing() -> Option<String> {
+    let needed = [CHARON, SWANCTL, PLUGINS, "/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so"];
+    let absent: Vec<_> = needed.iter().filter(|p| !Path::new(p).exists()).copied().collect();
+    (!absent.is_empty()).then(|| {
+        format!(
+            "strongSwan is not installed ({} missing; Debian: strongswan-charon strongswan-swanctl \
+             libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins)",
+            absent.join(", ")
+        )
+    })
+}
+
+/// How strongSwan proves who it is, and checks who the peer is.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// By certificate.
+    Cert {
+        /// Leaf and key of its own.
+        cert: PathBuf,
+        /// The leaf's key.
+        key: PathBuf,
+        /// CAs, intermediate ones too: those that are not self-signed are sent along.
+        cas: Vec<PathBuf>,
+        /// CRLs.
+        crls: Vec<PathBuf>,
+    },
+    /// By pre-shared key.
+    Psk(String),
+}
+
+/// One connection of a charon.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// IDi or IDr of its own.
+    pub local_id: String,
+    /// The peer's, with wildcards.
+    pub remote_id: String,
+    /// Authentication.
+    pub auth: Auth,
+    /// IKE proposals in strongSwan's words; `default` for its own.
+    pub ike: String,
+    /// ESP proposals in strongSwan's words.
+    pub esp: String,
+    /// The broker's address: a client. Without: a broker.
+    pub remote: Option<String>,
+    /// A broker's pool; `None`: it has none.
+    pub pool: Option<String>,
+    /// More lines of the connection.
+    pub connection: String,
+    /// More lines of the child.
+    pub child: String,
+    /// More lines of the charon section of strongswan.conf.
+    pub charon: String,
+}
+
+/// A running charon.
+pub struct StrongSwan {
+    process: Child,
+    host: Host,
+    dir: PathBuf,
+    uri: String,
+}
+
+impl StrongSwan {
+    /// Starts a charon on a host and loads the configuration. Its files and its log are in `dir`.
+    pub fn start(host: &Host, dir: &Path, config: &Config) -> Result<Self> {
+        if let Some(why) = missing() {
+            bail!(why);
+        }
+        let swanctl = dir.join("swanctl");
+        // swanctl complains about each of its directories that is not there.
+        for sub in [
+            "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private", "rsa", "ecdsa",
+            "bliss", "pkcs8", "pkcs12",
+        ] {
+            fs::create_dir_all(swanctl.join(sub))?;
+        }
+        if let Auth::Cert { cert, key, cas, crls } = &config.auth {
+            copy_into(cert, &swanctl.join("x509"))?;
+            copy_into(key, &swanctl.join("private"))?;
+            for ca in cas {
+                copy_into(ca, &swanctl.join("x509ca"))?;
+            }
+            for crl in crls {
+                copy_into(crl, &swanctl.join("x509crl"))?;
+            }
+        }
+        let uri = format!("unix://{}/vici", dir.display());
+        fs::write(dir.join("strongswan.conf"), strongswan_conf(dir, &uri, config))?;
+        crate::pki::write_private(&swanctl.join("swanctl.conf"), &config.text()?)?;
+
+        // Two charons may live on one machine only if each has a /run of its own: it holds a PID file.
+        host.tmpfs("/run")?;
+        let log = File::create(dir.join("charon.out"))?;
+        let process = host
+            .command(CHARON)
+            .env("STRONGSWAN_CONF", dir.join("strongswan.conf"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start charon")?;
+        let mut this = Self { process, host: host.clone(), dir: dir.into(), uri };
+        let socket = dir.join("vici");
+        wait_until("charon answers", Duration::from_secs(10), || {
+            if let Some(status) = this.process.try_wait()? {
+                bail!("charon ended at once ({status}):\n{}", this.log());
+            }
+            Ok(socket.exists())
+        })?;
+        this.swanctl(&["--load-all"])?;
+        Ok(this)
+    }
+
+    /// Brings the tunnel up, as a client.
+    pub fn initiate(&self) -> Result<String> {
+        self.swanctl(&["--initiate", "--child", NAME, "--timeout", "20"])
+    }
+
+    /// Rekeys its Child SA.
+    pub fn rekey_child(&self) -> Result<String> {
+        self.swanctl(&["--rekey", "--child", NAME])
+    }
+
+    /// Rekeys its IKE SA.
+    pub fn rekey_ike(&self) -> Result<String> {
+        self.swanctl(&["--rekey", "--ike", NAME])
+    }
+
+    /// Sends DELETE for its IKE SA.
+    pub fn terminate(&self) -> Result<String> {
+        self.swanctl(&["--terminate", "--ike", NAME, "--timeout", "5"])
+    }
+
+    /// What `swanctl --list-sas` says.
+    pub fn list_sas(&self) -> Result<String> {
+        self.swanctl(&["--list-sas"])
+    }
+
+    /// Runs swanctl; an error if it fails.
+    pub fn swanctl(&self, arguments: &[&str]) -> Result<String> {
+        let output = self
+            .host
+            .command(SWANCTL)
+            .args(arguments)
+            .args(["--uri", &self.uri])
+            .env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"))
+            .env("SWANCTL_DIR", self.dir.join("swanctl"))
+            .stdin(Stdio::null())
+            .output()?;
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "swanctl {} failed:\n{text}", arguments.join(" "));
+        Ok(text)
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        let read = |name: &str| fs::read(self.dir.join(name)).unwrap_or_default();
+        let text = [read("charon.log"), read("charon.out")].concat();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Waits until its log says this.
+    pub fn wait_for_log(&self, words: &str) -> Result<()> {
+        wait_until(&format!("strongSwan's log says “{words}”"), Duration::from_secs(10), || {
+            Ok(self.log().contains(words))
+        })
+    }
+
+    /// Ends it as a machine that loses its power: nothing is sent.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+fn copy_into(file: &Path, dir: &Path) -> Result<()> {
+    let name = file.file_name().context("a file has a name")?;
+    fs::copy(file, dir.join(name)).with_context(|| file.display().to_string())?;
+    Ok(())
+}
+
+fn strongswan_conf(dir: &Path, uri: &str, config: &Config) -> String {
+    format!(
+        "charon {{
+  load_modular = yes
+  install_virtual_ip = yes
+  # One answer in time is all that a test waits for.
+  retransmit_tries = 4
+  retransmit_timeout = 1.0
+  retransmit_base = 1.5
+  {}
+  plugins {{
+    include {PLUGINS}/*.conf
+    kernel-libipsec {{ load = yes }}
+    vici {{ socket = {uri} }}
+    bypass-lan {{ load = no }}
+    resolve {{ load = no }}
+    stroke {{ load = no }}
+  }}
+  filelog {{
+    log {{
+      path = {}
+      time_format = %b %e %T
+      time_add_ms = yes
+      default = 1
+      ike = 2
+      cfg = 2
+      enc = 1
+      flush_line = yes
+    }}
+  }}
+}}
+",
+        config.charon,
+        dir.join("charon.log").display()
+    )
+}
+
+impl Config {
+    /// The swanctl.conf.
+    fn text(&self) -> Result<String> {
+        let mut text = format!("connections {{\n {NAME} {{\n  version = 2\n  proposals = {}\n", self.ike);
+        match &self.remote {
+            // Asks for an IPv6 address.
+            Some(remote) => write!(text, "  remote_addrs = {remote}\n  vips = ::\n")?,
+            None if self.pool.is_some() => writeln!(text, "  pools = {NAME}")?,
+            None => {}
+        }
+        text += &self.connection;
+        let (auth, certs) = match &self.auth {
+            Auth::Cert { cert, .. } => {
+                let name = cert.file_name().context("a file has a name")?.display();
+                ("pubkey", format!("   certs = {name}\n"))
+            }
+            Auth::Psk(_) => ("psk", String::new()),
+        };
+        write!(text, "\n  local {{\n   auth = {auth}\n{certs}   id = {}\n  }}\n", self.local_id)?;
+        write!(text, "  remote {{\n   auth = {auth}\n   id = {}\n  }}\n", self.remote_id)?;
+        let side = if self.remote.is_some() { "remote_ts" } else { "local_ts" };
+        write!(text, "  children {{\n   {NAME} {{\n    {side} = ::/0\n    esp_proposals = {}\n", self.esp)?;
+        writeln!(text, "{}\n   }}\n  }}\n }}\n}}", self.child)?;
+        if let Some(pool) = &self.pool {
+            writeln!(text, "pools {{\n {NAME} {{ addrs = {pool} }}\n}}")?;
+        }
+        if let Auth::Psk(secret) = &self.auth {
+            writeln!(text, "secrets {{\n ike-1 {{\n  secret = \"{secret}\"\n }}\n}}")?;
+        }
+        Ok(text)
+    }
+}

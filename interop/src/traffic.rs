@@ -1,0 +1,250 @@
+//! Traffic through a tunnel: an own ICMPv6 pinger with a count of what was lost, and TCP transfers whose content is
+//! checked octet by octet.
+
+use anyhow::{Context, Result, bail, ensure};
+use ferry6::lab::Host;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const ECHO_REQUEST: u8 = 128;
+const ECHO_REPLY: u8 = 129;
+
+/// What a pinger saw.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PingCount {
+    /// Echo requests sent.
+    pub sent: u32,
+    /// Echo requests that the kernel did not take, for want of a route or an address.
+    pub unsent: u32,
+    /// Distinct replies.
+    pub received: u32,
+    /// Replies that came twice.
+    pub duplicates: u32,
+}
+
+impl PingCount {
+    /// An error unless each request had its reply, once.
+    pub fn no_loss(self) -> Result<()> {
+        ensure!(
+            self.unsent == 0 && self.sent == self.received && self.duplicates == 0 && self.sent > 0,
+            "pings: {} sent, {} not sent, {} answered, {} duplicates",
+            self.sent,
+            self.unsent,
+            self.received,
+            self.duplicates
+        );
+        Ok(())
+    }
+}
+
+/// Pings in the background.
+pub struct Pinger {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<PingCount>>,
+}
+
+impl Pinger {
+    /// Pings from `host` to `to` every `interval`.
+    pub fn start(host: &Host, to: Ipv6Addr, interval: Duration) -> Result<Self> {
+        let socket = host.run(ping_socket)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || ping(&socket, to, interval, u32::MAX, &flag));
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it; replies that are under way are waited for.
+    pub fn stop(self) -> Result<PingCount> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the pinger panicked"))?
+    }
+}
+
+/// Pings `count` times.
+pub fn ping_count(host: &Host, to: Ipv6Addr, count: u32, interval: Duration) -> Result<PingCount> {
+    let socket = host.run(ping_socket)?;
+    ping(&socket, to, interval, count, &AtomicBool::new(false))
+}
+
+/// Pings until the first answer, at most for `patience`.
+pub fn wait_for_ping(host: &Host, to: Ipv6Addr, patience: Duration) -> Result<()> {
+    let end = Instant::now() + patience;
+    loop {
+        if ping_count(host, to, 1, Duration::ZERO)?.received == 1 {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            bail!("no ping from {} to {to} was answered in {} s", host.name(), patience.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn ping_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
+    socket.set_recv_buffer_size(1 << 20)?;
+    Ok(socket)
+}
+
+fn ping(
+    socket: &Socket,
+    to: Ipv6Addr,
+    interval: Duration,
+    count: u32,
+    stop: &AtomicBool,
+) -> Result<PingCount> {
+    // A raw socket sees every echo reply of the host: the identifier says which are ours.
+    let identifier =
+        (std::process::id() as u16 ^ Instant::now().elapsed().subsec_nanos() as u16).to_be_bytes();
+    let to = SocketAddrV6::new(to, 0, 0, 0).into();
+    let mut seen = Vec::new();
+    let mut result = PingCount::default();
+    let mut next = Instant::now();
+    let mut last_word = None;
+    let mut buffer = [0; 2048];
+    loop {
+        let now = Instant::now();
+        let done = result.sent + result.unsent >= count || stop.load(Ordering::Relaxed);
+        if done
+            && (result.received == result.sent
+                || now > *last_word.get_or_insert(now + Duration::from_millis(1500)))
+        {
+            return Ok(result);
+        }
+        if !done && now >= next {
+            next += interval;
+            let mut packet = vec![ECHO_REQUEST, 0, 0, 0, identifier[0], identifier[1], 0, 0];
+            // The sequence number of the header has 16 bits only; the payload carries the whole.
+            packet[6..8].copy_from_slice(&(seen.len() as u16).to_be_bytes());
+            packet.extend((seen.len() as u32).to_be_bytes());
+            packet.resize(64, 0x36);
+            match socket.send_to(&packet, &to) {
+                Ok(_) => {
+                    result.sent += 1;
+                    seen.push(false);
+                }
+                Err(_) => result.unsent += 1,
+            }
+            continue;
+        }
+        let wait = if done { Duration::from_millis(20) } else { next - now };
+        socket.set_read_timeout(Some(wait.clamp(Duration::from_millis(1), Duration::from_millis(50))))?;
+        match (&*socket).read(&mut buffer) {
+            Ok(n) if n >= 12 && buffer[0] == ECHO_REPLY && buffer[4..6] == identifier => {
+                let number = u32::from_be_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
+                match seen.get_mut(number as usize) {
+                    Some(true) => result.duplicates += 1,
+                    Some(new) => {
+                        *new = true;
+                        result.received += 1;
+                    }
+                    None => {}
+                }
+            }
+            Ok(_) => {}
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
+            Err(e) => return Err(e).context("ping socket"),
+        }
+    }
+}
+
+const CHUNK: usize = 64 << 10;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Moves `octets` over TCP from `from` to `to` and back again over the same connection; both ends check the content
+/// against the generator it came from, so that a lost, doubled or altered octet is found.
+pub fn tcp_both_ways(from: &Host, to: &Host, address: Ipv6Addr, octets: usize) -> Result<()> {
+    const PORT: u16 = 5001;
+    let listener = to.run(|| TcpListener::bind((address, PORT))).context("cannot listen")?;
+    let server = std::thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = accept(&listener)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        receive(&mut stream, octets, 1).context("the server receives")?;
+        send(&mut stream, octets, 2).context("the server sends")
+    });
+    let client =
+        from.run(|| TcpStream::connect_timeout(&(address, PORT).into(), PATIENCE)).context("connect");
+    let client = client.and_then(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        send(&mut stream, octets, 1).context("the client sends")?;
+        receive(&mut stream, octets, 2).context("the client receives")
+    });
+    let server = server.join().map_err(|_| anyhow::anyhow!("the TCP server panicked"))?;
+    client.and(server).with_context(|| format!("TCP from {} to {}", from.name(), to.name()))
+}
+
+/// `TcpListener::accept` with an end.
+fn accept(listener: &TcpListener) -> Result<(TcpStream, std::net::SocketAddr)> {
+    listener.set_nonblocking(true)?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(false)?;
+                return Ok((stream, peer));
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(e) => return Err(e).context("nobody connected"),
+        }
+    }
+}
+
+/// Octets that look random but can be made again: xorshift64*, half of the chunks repetitive so that IPComp has work.
+struct Content(u64);
+
+impl Content {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn fill(&mut self, chunk: &mut [u8]) {
+        let repetitive = self.0 & 2 == 0;
+        for word in chunk.chunks_mut(8) {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            let value = if repetitive { (self.0 & 7).wrapping_mul(0x0101_0101_0101_0101) } else { self.0 };
+            word.copy_from_slice(&value.to_le_bytes()[..word.len()]);
+        }
+    }
+}
+
+fn send(stream: &mut TcpStream, octets: usize, seed: u64) -> Result<()> {
+    let mut content = Content::new(seed);
+    let mut chunk = vec![0; CHUNK];
+    let mut left = octets;
+    while left > 0 {
+        let n = left.min(CHUNK);
+        content.fill(&mut chunk[..n]);
+        stream.write_all(&chunk[..n]).with_context(|| format!("after {} octets", octets - left))?;
+        left -= n;
+    }
+    Ok(())
+}
+
+fn receive(stream: &mut TcpStream, octets: usize, seed: u64) -> Result<()> {
+    let mut content = Content::new(seed);
+    let (mut chunk, mut expected) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let mut left = octets;
+    while left > 0 {
+        let n = left.min(CHUNK);
+        stream.read_exact(&mut chunk[..n]).with_context(|| format!("after {} octets", octets - left))?;
+        content.fill(&mut expected[..n]);
+        ensure!(chunk[..n] == expected[..n], "the content differs behind octet {}", octets - left);
+        left -= n;
+    }
+    Ok(())
+}
