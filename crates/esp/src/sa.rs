@@ -333,3 +333,6 @@ impl std::fmt::Debug for InboundSa {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
