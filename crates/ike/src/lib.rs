@@ -9,6 +9,7 @@
 pub mod auth;
 pub mod certs;
 pub mod config;
+mod dn;
 pub mod endpoint;
 pub mod event;
 pub mod identity;
