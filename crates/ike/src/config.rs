@@ -107,6 +107,17 @@ pub enum RemoteId {
     Pattern(String),
 }
 
+impl RemoteId {
+    /// Whether it is for this identity.
+    pub fn matches(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(id) => id == identity,
+            Self::Pattern(pattern) => identity.matches_pattern(pattern),
+        }
+    }
+}
+
 /// Configuration payload (RFC 7296 section 2.19).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressConfig {
@@ -224,7 +235,7 @@ impl Default for HalfOpenLimits {
 }
 
 /// The whole.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct EndpointConfig {
     /// Connections; a responder takes the first that fits.
     pub connections: Vec<Arc<Connection>>,
@@ -232,6 +243,38 @@ pub struct EndpointConfig {
     pub retransmit: Retransmit,
     /// Bounds.
     pub half_open: HalfOpenLimits,
+    /// Our port for IKE and ESP behind the non-ESP marker (RFC 3948 section 2.2), as bound: 4500 unless the kernel chose.
+    pub nat_port: u16,
+    /// The peers' such port, where nothing else is told: 4500.
+    pub remote_nat_port: u16,
+    /// Make the peer encapsulate ESP in UDP even where there is no NAT, by a NAT detection hash that does not fit (as
+    /// strongSwan's `encap = yes`). Here ESP is never sent but in UDP, so a peer with kernel IPsec needs it.
+    pub force_encap: bool,
+    /// The greatest share that is taken off a lifetime at random, so that both ends seldom rekey at once; 0 to 0.9.
+    pub rekey_fuzz: f64,
+    /// How long a replaced or deleted inbound SA still takes late packets.
+    pub linger: Duration,
+    /// How long `close` waits for the answer to its DELETE.
+    pub close_patience: Duration,
+    /// Tell the keys of IKE SAs by `Event::IkeKeys`, for Wireshark. Never in normal use.
+    pub keylog: bool,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            connections: Vec::new(),
+            retransmit: Retransmit::default(),
+            half_open: HalfOpenLimits::default(),
+            nat_port: 4500,
+            remote_nat_port: 4500,
+            force_encap: true,
+            rekey_fuzz: 0.1,
+            linger: Duration::from_secs(5),
+            close_patience: Duration::from_secs(5),
+            keylog: false,
+        }
+    }
 }
 
 /// A request for an address.

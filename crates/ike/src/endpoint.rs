@@ -1,8 +1,22 @@
 //! The endpoint: all IKE SAs of one program.
 
-use crate::config::{AddressPool, EndpointConfig, Now, SpiGenerator};
-use crate::event::{Event, IkeSaId, Path, Reqid};
-use ferry6_crypto::{CryptoProvider, SecureRandom, Spi};
+use crate::child::Phase;
+use crate::config::{AddressPool, Connection, EndpointConfig, Now, PeerAuth, Role, SpiGenerator};
+use crate::cookie::{Cookies, HalfOpenCount};
+use crate::established::{Established, Task};
+use crate::event::{CloseReason, Closed, Event, IkeSaId, Path, Reqid};
+use crate::identity::Identity;
+use crate::ike_auth::{AuthSent, HalfOpen};
+use crate::ike_sa_init::{self, InitKey, InitSent};
+use crate::negotiation;
+use crate::spare::{Heir, Spare};
+use crate::timer::{Deadlines, Timer, Timers};
+use crate::window::Window;
+use crate::wire::{ExchangeType, Header, Payload};
+use ferry6_crypto::{CryptoError, CryptoProvider, SecureRandom, Spi};
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Parts the endpoint is made of.
@@ -21,8 +35,33 @@ pub struct Parts {
 ///
 /// Use: `handle_*` and the commands take input; after each, [`Self::poll`] until `None`; then wait for a datagram
 /// or for [`Self::poll_timeout`], whichever comes first.
+///
+/// Bad input never makes it panic: a panic is a bug of ours.
 pub struct Endpoint {
-    _todo: (),
+    pub(crate) config: EndpointConfig,
+    pub(crate) crypto: CryptoProvider,
+    pub(crate) random: Box<dyn SecureRandom>,
+    spis: Box<dyn SpiGenerator>,
+    pub(crate) pool: Option<Box<dyn AddressPool>>,
+    pub(crate) events: VecDeque<Event>,
+    /// By our SPI. An SA is taken out while it is worked on.
+    sas: HashMap<u64, Box<IkeSa>>,
+    /// The IKE SA that bears an ID now; an IKE rekey moves it.
+    by_id: HashMap<IkeSaId, u64>,
+    /// Child SAs by our SPI: which IKE SA owns them.
+    pub(crate) children: HashMap<Spi, u64>,
+    /// Reqids: which IKE SA owns them.
+    pub(crate) reqids: HashMap<Reqid, u64>,
+    /// Requests of IKE_SA_INIT that were answered: a retransmission gets the same answer and makes no new state.
+    pub(crate) inits: HashMap<InitKey, u64>,
+    /// Established IKE SAs by the peer's identity, for the unique policy.
+    pub(crate) peers: HashMap<Identity, Vec<IkeSaId>>,
+    pub(crate) half_open: HalfOpenCount,
+    pub(crate) cookies: Option<Cookies>,
+    pub(crate) cert_request: Option<Payload>,
+    deadlines: Deadlines,
+    next_id: u64,
+    next_reqid: u32,
 }
 
 /// Why a command could not be taken.
@@ -34,83 +73,583 @@ pub enum CommandError {
     /// No such IKE or Child SA.
     #[error("no such SA")]
     UnknownSa,
+    /// Its state does not allow that now.
+    #[error("not possible now: {0}")]
+    NotNow(&'static str),
+    /// No randomness, or a group that this provider lacks.
+    #[error("cryptography failed: {0}")]
+    Crypto(#[from] CryptoError),
+}
+
+/// A message with its header, and where it came from.
+#[derive(Clone, Copy)]
+pub(crate) struct Datagram<'a> {
+    pub(crate) path: Path,
+    pub(crate) header: &'a Header,
+    pub(crate) octets: &'a [u8],
+}
+
+/// One IKE SA: what all states share, and the state.
+pub(crate) struct IkeSa {
+    pub(crate) common: IkeSaCommon,
+    pub(crate) state: State,
+    /// The deadline that stands in the endpoint's set.
+    registered: Option<Instant>,
+    /// The source under which it is counted as half-open.
+    counted: Option<IpAddr>,
+}
+
+/// What every state of an IKE SA has.
+pub(crate) struct IkeSaCommon {
+    pub(crate) id: IkeSaId,
+    /// Original initiator or responder of this IKE SA; a rekey by the other side swaps the roles (section 2.18).
+    pub(crate) role: Role,
+    pub(crate) local_spi: u64,
+    pub(crate) remote_spi: u64,
+    pub(crate) path: Path,
+    pub(crate) timers: Timers,
+}
+
+impl IkeSaCommon {
+    /// Initiator's and responder's SPI.
+    pub(crate) fn spis(&self) -> (u64, u64) {
+        match self.role {
+            Role::Initiator => (self.local_spi, self.remote_spi),
+            Role::Responder => (self.remote_spi, self.local_spi),
+        }
+    }
+}
+
+/// One type for each awaited message: what a state does not await, it has no code for.
+pub(crate) enum State {
+    /// Initiator: awaits the response of IKE_SA_INIT.
+    InitSent(Box<InitSent>),
+    /// Initiator: awaits the response of IKE_AUTH.
+    AuthSent(Box<AuthSent>),
+    /// Responder: awaits the request of IKE_AUTH.
+    HalfOpen(Box<HalfOpen>),
+    /// Up.
+    Established(Box<Established>),
+    /// Without Child SAs: replaced by a rekey, or refused, until its DELETE is through.
+    Spare(Box<Spare>),
+    /// Nothing is left of it.
+    Gone,
+}
+
+impl IkeSa {
+    pub(crate) fn new(common: IkeSaCommon, state: State) -> Box<Self> {
+        Box::new(Self { common, state, registered: None, counted: None })
+    }
 }
 
 impl Endpoint {
     /// An endpoint without any SA.
-    pub fn new(_config: EndpointConfig, _parts: Parts) -> Self {
-        todo!()
+    pub fn new(config: EndpointConfig, parts: Parts) -> Self {
+        let Parts { crypto, random, spis, pool } = parts;
+        let mut this = Self {
+            config: EndpointConfig::default(),
+            crypto,
+            random,
+            spis,
+            pool,
+            events: VecDeque::new(),
+            sas: HashMap::new(),
+            by_id: HashMap::new(),
+            children: HashMap::new(),
+            reqids: HashMap::new(),
+            inits: HashMap::new(),
+            peers: HashMap::new(),
+            half_open: HalfOpenCount::default(),
+            cookies: None,
+            cert_request: None,
+            deadlines: Deadlines::default(),
+            next_id: 1,
+            next_reqid: 1,
+        };
+        this.set_config(config);
+        this
     }
+
+    /// Takes a new configuration for what comes from now on; SAs that stand keep the connection that they have.
+    pub fn set_config(&mut self, config: EndpointConfig) {
+        let mut anchors = Vec::new();
+        for connection in &config.connections {
+            if let PeerAuth::Certificate { anchors: more, .. } = &connection.peer_auth {
+                for anchor in more {
+                    if !anchors.contains(anchor) {
+                        anchors.push(anchor.clone());
+                    }
+                }
+            }
+        }
+        self.cert_request = (!anchors.is_empty()).then(|| Payload::CertReq {
+            encoding: ike_sa_init::X509_SIGNATURE,
+            data: crate::certs::cert_request(&self.crypto, &anchors),
+        });
+        self.config = config;
+    }
+
     // --- input -------------------------------------------------------------------------------------------------
-    /// A datagram came in; on port 4500 the marker is already off.
-    pub fn handle_datagram(&mut self, _now: Now, _path: Path, _message: &[u8]) {
-        todo!()
+
+    /// A datagram came in; on the NAT port the marker is already off.
+    pub fn handle_datagram(&mut self, now: Now, path: Path, message: &[u8]) {
+        let Ok(header) = Header::parse(message) else {
+            return ike_sa_init::answer_version(self, path, message);
+        };
+        let datagram = Datagram { path, header: &header, octets: message };
+        let initial = header.exchange == ExchangeType::IkeSaInit
+            && !header.response
+            && header.from_initiator
+            && header.responder_spi == 0;
+        if initial {
+            return ike_sa_init::on_request(self, now, &datagram);
+        }
+        let ours = if header.from_initiator { header.responder_spi } else { header.initiator_spi };
+        self.with_sa(ours, |endpoint, sa| {
+            let IkeSa { common, state, .. } = sa;
+            *state = match std::mem::replace(state, State::Gone) {
+                State::InitSent(s) => s.on_message(endpoint, now, common, &datagram),
+                State::AuthSent(s) => s.on_message(endpoint, now, common, &datagram),
+                State::HalfOpen(s) => s.on_message(endpoint, now, common, &datagram),
+                State::Established(s) => s.on_message(endpoint, now, common, &datagram),
+                State::Spare(s) => s.on_message(endpoint, now, common, &datagram),
+                State::Gone => State::Gone,
+            };
+        });
     }
+
     /// Time has passed.
-    pub fn handle_timeout(&mut self, _now: Now) {
-        todo!()
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(spi) = self.deadlines.due(now.monotonic) {
+            self.with_sa(spi, |endpoint, sa| {
+                let IkeSa { common, state, .. } = sa;
+                while let Some(timer) = common.timers.expired(now.monotonic) {
+                    *state = match std::mem::replace(state, State::Gone) {
+                        State::InitSent(s) => s.on_timer(endpoint, now, common, timer),
+                        State::AuthSent(s) => s.on_timer(endpoint, now, common, timer),
+                        State::HalfOpen(s) => s.on_timer(endpoint, timer),
+                        State::Established(s) => s.on_timer(endpoint, now, common, timer),
+                        State::Spare(s) => s.on_timer(endpoint, now, common, timer),
+                        State::Gone => State::Gone,
+                    };
+                }
+            });
+        }
     }
+
     /// A worker switched outbound to `spi`; only now may DELETE for the old one leave.
-    pub fn outbound_in_use(&mut self, _now: Now, _reqid: Reqid, _spi: Spi) {
-        todo!()
+    pub fn outbound_in_use(&mut self, now: Now, reqid: Reqid, spi: Spi) {
+        if let Some(&ike) = self.reqids.get(&reqid) {
+            self.with_established(ike, |s, endpoint, common| {
+                s.outbound_in_use(endpoint, now, common, reqid, spi)
+            });
+        }
     }
+
     /// A worker saw the first packet on this inbound SA, or traffic since the last call: proof of life (DPD).
-    pub fn inbound_activity(&mut self, _now: Now, _inbound: Spi) {
-        todo!()
+    pub fn inbound_activity(&mut self, now: Now, inbound: Spi) {
+        if let Some(&ike) = self.children.get(&inbound) {
+            self.with_established(ike, |s, endpoint, common| {
+                s.inbound_activity(endpoint, now, common, inbound)
+            });
+        }
     }
+
     /// A child reached its soft limit of packets or octets: rekey it.
-    pub fn child_soft_limit(&mut self, _now: Now, _inbound: Spi) {
-        todo!()
+    pub fn child_soft_limit(&mut self, now: Now, inbound: Spi) {
+        if let Some(&ike) = self.children.get(&inbound) {
+            self.with_established(ike, |mut s, endpoint, common| {
+                s.want_child_rekey(inbound);
+                s.pump(endpoint, now, common)
+            });
+        }
     }
+
     /// An authenticated ESP packet came from another address or port (NAT rebinding, RFC 7296 section 2.23).
-    pub fn esp_path_changed(&mut self, _now: Now, _inbound: Spi, _path: Path) {
-        todo!()
+    pub fn esp_path_changed(&mut self, now: Now, inbound: Spi, path: Path) {
+        if let Some(&ike) = self.children.get(&inbound) {
+            self.with_established(ike, |mut s, endpoint, common| {
+                s.heard = now.monotonic;
+                s.follow_rebinding(endpoint, common, path);
+                State::Established(s)
+            });
+        }
     }
+
     // --- commands ----------------------------------------------------------------------------------------------
-    /// Starts IKE_SA_INIT.
+
+    /// Starts IKE_SA_INIT on `path`. From IKE_AUTH on the peer's port is `EndpointConfig::remote_nat_port`, unless
+    /// the path already starts on our NAT port: then both ports stay (RFC 7296 section 2.23).
     ///
     /// # Errors
-    /// [`CommandError::UnknownConnection`].
-    pub fn initiate(&mut self, _now: Now, _connection: &str, _path: Path) -> Result<IkeSaId, CommandError> {
-        todo!()
+    /// [`CommandError::UnknownConnection`], [`CommandError::Crypto`].
+    pub fn initiate(&mut self, now: Now, connection: &str, path: Path) -> Result<IkeSaId, CommandError> {
+        let port = self.config.remote_nat_port;
+        self.initiate_with(now, connection, path, port)
     }
+
+    /// [`Self::initiate`] with the peer's NAT port for this IKE SA alone.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownConnection`], [`CommandError::Crypto`].
+    pub fn initiate_with(
+        &mut self,
+        now: Now,
+        connection: &str,
+        path: Path,
+        remote_nat_port: u16,
+    ) -> Result<IkeSaId, CommandError> {
+        let connection = self
+            .config
+            .connections
+            .iter()
+            .find(|c| c.name == connection)
+            .cloned()
+            .ok_or_else(|| CommandError::UnknownConnection(connection.to_owned()))?;
+        let sa = InitSent::start(self, now, connection, path, remote_nat_port)?;
+        let id = sa.common.id;
+        self.insert(sa);
+        Ok(id)
+    }
+
     /// Sends DELETE and closes when it is answered or given up.
     ///
     /// # Errors
     /// [`CommandError::UnknownSa`].
-    pub fn close(&mut self, _now: Now, _ike: IkeSaId) -> Result<(), CommandError> {
-        todo!()
+    pub fn close(&mut self, now: Now, ike: IkeSaId) -> Result<(), CommandError> {
+        let patience = self.config.close_patience;
+        self.close_within(now, ike, patience, CloseReason::Local)
     }
+
     /// Closes all; `Closed` comes for each within `patience`.
-    pub fn close_all(&mut self, _now: Now, _patience: Duration) {
-        todo!()
+    pub fn close_all(&mut self, now: Now, patience: Duration) {
+        let all: Vec<IkeSaId> = self.by_id.keys().copied().collect();
+        for ike in all {
+            // Each of them was there a line ago; a close of one may have taken another along, which is as good.
+            let _ = self.close_within(now, ike, patience, CloseReason::Local);
+        }
     }
+
+    pub(crate) fn close_within(
+        &mut self,
+        now: Now,
+        ike: IkeSaId,
+        patience: Duration,
+        reason: CloseReason,
+    ) -> Result<(), CommandError> {
+        let spi = *self.by_id.get(&ike).ok_or(CommandError::UnknownSa)?;
+        self.with_sa(spi, |endpoint, sa| {
+            let IkeSa { common, state, .. } = sa;
+            *state = match std::mem::replace(state, State::Gone) {
+                State::InitSent(s) => endpoint.finish(common, Some(&s.connection), None, None, reason),
+                State::AuthSent(s) => endpoint.finish(common, Some(&s.connection), None, None, reason),
+                State::HalfOpen(_) => endpoint.finish(common, None, None, None, reason),
+                State::Established(s) => s.close(endpoint, now, common, patience, reason),
+                other @ (State::Spare(_) | State::Gone) => other,
+            };
+        });
+        Ok(())
+    }
+
     /// Rekeys a Child SA now.
     ///
     /// # Errors
     /// [`CommandError::UnknownSa`].
-    pub fn rekey_child(&mut self, _now: Now, _reqid: Reqid) -> Result<(), CommandError> {
-        todo!()
+    pub fn rekey_child(&mut self, now: Now, reqid: Reqid) -> Result<(), CommandError> {
+        let spi = *self.reqids.get(&reqid).ok_or(CommandError::UnknownSa)?;
+        self.with_established(spi, |mut s, endpoint, common| {
+            let current =
+                s.children.iter().find(|c| c.reqid == reqid && matches!(c.phase, Phase::Live | Phase::Fresh));
+            if let Some(inbound) = current.map(|c| c.inbound) {
+                s.want_child_rekey(inbound);
+            }
+            s.pump(endpoint, now, common)
+        });
+        Ok(())
     }
+
     /// Rekeys an IKE SA now.
     ///
     /// # Errors
     /// [`CommandError::UnknownSa`].
-    pub fn rekey_ike(&mut self, _now: Now, _ike: IkeSaId) -> Result<(), CommandError> {
-        todo!()
+    pub fn rekey_ike(&mut self, now: Now, ike: IkeSaId) -> Result<(), CommandError> {
+        self.task(now, ike, Task::RekeyIke)
     }
+
+    /// Our address changed: as the MOBIKE initiator, moves the IKE SA and its Child SAs to `path` (RFC 4555 section 3.5).
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownSa`]; [`CommandError::NotNow`] where the peer does not speak MOBIKE or we are not its
+    /// initiator: then only a new IKE SA helps.
+    pub fn update_path(&mut self, now: Now, ike: IkeSaId, path: Path) -> Result<(), CommandError> {
+        let spi = *self.by_id.get(&ike).ok_or(CommandError::UnknownSa)?;
+        let mut result = Err(CommandError::NotNow("the IKE SA is not established"));
+        self.with_established(spi, |s, endpoint, common| {
+            let (state, outcome) = s.move_to(endpoint, now, common, path);
+            result = outcome;
+            state
+        });
+        result
+    }
+
+    fn task(&mut self, now: Now, ike: IkeSaId, task: Task) -> Result<(), CommandError> {
+        let spi = *self.by_id.get(&ike).ok_or(CommandError::UnknownSa)?;
+        self.with_established(spi, |mut s, endpoint, common| {
+            s.want(task);
+            s.pump(endpoint, now, common)
+        });
+        Ok(())
+    }
+
     // --- output ------------------------------------------------------------------------------------------------
+
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Event> {
-        todo!()
+        self.events.pop_front()
     }
+
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        self.deadlines.next()
     }
+
+    /// How many IKE SAs are half-open.
+    pub fn half_open(&self) -> usize {
+        self.half_open.total()
+    }
+
     /// All IKE SAs, for `status`.
     pub fn ike_sas(&self) -> Vec<IkeSaStatus> {
-        todo!()
+        let mut all: Vec<IkeSaStatus> = self
+            .by_id
+            .values()
+            .filter_map(|spi| self.sas.get(spi))
+            .map(|sa| {
+                let mut status = IkeSaStatus::of(&sa.common);
+                match &sa.state {
+                    State::InitSent(s) => status.connection = Some(s.connection.name.clone()),
+                    State::AuthSent(s) => status.connection = Some(s.connection.name.clone()),
+                    State::Established(s) => s.fill_status(&sa.common, &mut status),
+                    State::HalfOpen(_) | State::Spare(_) | State::Gone => {}
+                }
+                status
+            })
+            .collect();
+        all.sort_by_key(|s| s.ike);
+        all
+    }
+
+    // --- for the states ----------------------------------------------------------------------------------------
+
+    pub(crate) fn notice(&mut self, warning: bool, text: impl Into<String>) {
+        self.events.push_back(Event::Notice { warning, text: text.into() });
+    }
+
+    pub(crate) fn fresh_id(&mut self) -> IkeSaId {
+        let id = IkeSaId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+
+    pub(crate) fn fresh_reqid(&mut self) -> Reqid {
+        loop {
+            let reqid = Reqid(self.next_reqid);
+            self.next_reqid = self.next_reqid.checked_add(1).unwrap_or(1);
+            if !self.reqids.contains_key(&reqid) {
+                return reqid;
+            }
+        }
+    }
+
+    /// An IKE SPI that is not 0 and not in use.
+    pub(crate) fn fresh_ike_spi(&mut self) -> Result<u64, CryptoError> {
+        loop {
+            let mut octets = [0; 8];
+            self.random.fill(&mut octets)?;
+            let spi = u64::from_be_bytes(octets);
+            if spi != 0 && !self.sas.contains_key(&spi) {
+                return Ok(spi);
+            }
+        }
+    }
+
+    /// An inbound SPI; the generator promises that it is not in use.
+    pub(crate) fn fresh_spi(&mut self) -> Spi {
+        self.spis.generate()
+    }
+
+    /// A CPI out of the range for negotiation, 256 to 61439 (RFC 3173 section 2.1).
+    pub(crate) fn fresh_cpi(&mut self) -> Result<u16, CryptoError> {
+        const FIRST: u32 = 256;
+        const COUNT: u32 = 61440 - FIRST;
+        let mut octets = [0; 4];
+        self.random.fill(&mut octets)?;
+        let cpi = FIRST + u32::from_be_bytes(octets) % COUNT;
+        Ok(u16::try_from(cpi).expect("256 + at most 61183 fits"))
+    }
+
+    /// A nonce of 32 octets: at least half of the key size of every PRF (section 2.10).
+    pub(crate) fn nonce(&mut self) -> Result<Vec<u8>, CryptoError> {
+        let mut nonce = vec![0; 32];
+        self.random.fill(&mut nonce)?;
+        Ok(nonce)
+    }
+
+    /// A random share of `rekey_fuzz`.
+    pub(crate) fn fuzz(&mut self) -> f64 {
+        let mut octets = [0; 4];
+        // Without randomness rekeys only lose their spread.
+        let _ = self.random.fill(&mut octets);
+        f64::from(u32::from_be_bytes(octets)) / f64::from(u32::MAX) * self.config.rekey_fuzz.clamp(0.0, 0.9)
+    }
+
+    /// The current IKE SA with this ID.
+    pub(crate) fn spi_of(&self, ike: IkeSaId) -> Option<u64> {
+        self.by_id.get(&ike).copied()
+    }
+
+    /// `spi` bears the ID from now on.
+    pub(crate) fn rename(&mut self, ike: IkeSaId, spi: u64) {
+        self.by_id.insert(ike, spi);
+    }
+
+    pub(crate) fn insert(&mut self, mut sa: Box<IkeSa>) {
+        let spi = sa.common.local_spi;
+        self.by_id.entry(sa.common.id).or_insert(spi);
+        self.register(&mut sa);
+        if !matches!(sa.state, State::Gone) {
+            self.sas.insert(spi, sa);
+        }
+    }
+
+    /// Takes an SA out, works on it, and puts it back if anything is left of it.
+    pub(crate) fn with_sa(&mut self, spi: u64, work: impl FnOnce(&mut Self, &mut IkeSa)) {
+        let Some(mut sa) = self.sas.remove(&spi) else { return };
+        work(self, &mut sa);
+        self.register(&mut sa);
+        if matches!(sa.state, State::Gone) {
+            if self.by_id.get(&sa.common.id) == Some(&spi) {
+                self.by_id.remove(&sa.common.id);
+            }
+        } else {
+            self.sas.insert(spi, sa);
+        }
+    }
+
+    fn with_established(
+        &mut self,
+        spi: u64,
+        work: impl FnOnce(Box<Established>, &mut Self, &mut IkeSaCommon) -> State,
+    ) {
+        self.with_sa(spi, |endpoint, sa| {
+            sa.state = match std::mem::replace(&mut sa.state, State::Gone) {
+                State::Established(s) => work(s, endpoint, &mut sa.common),
+                other => other,
+            };
+        });
+    }
+
+    /// Keeps the endpoint's books about an SA: its deadline, and whether it counts as half-open.
+    fn register(&mut self, sa: &mut IkeSa) {
+        let deadline = match sa.state {
+            State::Gone => None,
+            _ => sa.common.timers.next(),
+        };
+        self.deadlines.update(sa.common.local_spi, sa.registered, deadline);
+        sa.registered = deadline;
+        let source = match &sa.state {
+            State::HalfOpen(s) => Some(s.source),
+            _ => None,
+        };
+        if sa.counted != source {
+            if let Some(old) = sa.counted {
+                self.half_open.remove(old);
+            }
+            if let Some(new) = source {
+                self.half_open.add(new);
+            }
+            sa.counted = source;
+        }
+    }
+
+    /// The end of an IKE SA: `RemoveChildSa` for what is left of its children, the lease back, then `Closed`.
+    pub(crate) fn finish(
+        &mut self,
+        common: &mut IkeSaCommon,
+        connection: Option<&Connection>,
+        established: Option<Box<Established>>,
+        remote_id: Option<Identity>,
+        reason: CloseReason,
+    ) -> State {
+        match established {
+            Some(mut s) => {
+                s.leave(self, common);
+                let name = Some(s.connection.name.clone());
+                self.closed(common, name, Some(s.remote_id), true, reason);
+            }
+            None => self.closed(common, connection.map(|c| c.name.clone()), remote_id, false, reason),
+        }
+        State::Gone
+    }
+
+    /// Tells `Closed` and frees the ID.
+    pub(crate) fn closed(
+        &mut self,
+        common: &IkeSaCommon,
+        connection: Option<String>,
+        remote_id: Option<Identity>,
+        established: bool,
+        reason: CloseReason,
+    ) {
+        let (ike, path) = (common.id, common.path);
+        let closed = Closed { ike, connection, path, remote_id, established, reason };
+        self.events.push_back(Event::Closed(Box::new(closed)));
+        if self.by_id.get(&ike) == Some(&common.local_spi) {
+            self.by_id.remove(&ike);
+        }
+    }
+
+    /// Where the peer of an IKE SA is.
+    pub(crate) fn path_of(&self, ike: IkeSaId) -> Option<Path> {
+        self.by_id.get(&ike).and_then(|spi| self.sas.get(spi)).map(|sa| sa.common.path)
+    }
+
+    /// An IKE SA whose peer has forgotten it: nothing is sent.
+    pub(crate) fn drop_silently(&mut self, ike: IkeSaId) {
+        let Some(spi) = self.spi_of(ike) else { return };
+        self.with_established(spi, |s, endpoint, common| {
+            endpoint.finish(common, None, Some(s), None, CloseReason::Replaced)
+        });
+    }
+
+    /// Probes a peer now.
+    pub(crate) fn probe_now(&mut self, now: Now, ike: IkeSaId) {
+        // Without such an SA there is nobody to probe.
+        let _ = self.task(now, ike, Task::Probe);
+    }
+
+    /// Takes the IKE SA that a peer's rekey made and that waits to know whether it lives.
+    pub(crate) fn take_heir(&mut self, spi: u64) -> Option<(IkeSaCommon, Window, Heir)> {
+        let is_heir = matches!(&self.sas.get(&spi)?.state, State::Spare(s) if s.heir.is_some());
+        if !is_heir {
+            return None;
+        }
+        let mut sa = self.sas.remove(&spi)?;
+        let state = std::mem::replace(&mut sa.state, State::Gone);
+        self.register(&mut sa);
+        let IkeSa { mut common, .. } = *sa;
+        common.timers = Timers::default();
+        match state {
+            State::Spare(s) => {
+                let Spare { window, heir, .. } = *s;
+                heir.map(|heir| (common, window, *heir))
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.config.connections.clone()
     }
 }
 
@@ -122,7 +661,7 @@ pub struct IkeSaStatus {
     /// Connection, once chosen.
     pub connection: Option<String>,
     /// Role.
-    pub role: crate::config::Role,
+    pub role: Role,
     /// `connecting`, `established`, `rekeying`, `closing`.
     pub state: &'static str,
     /// Initiator's SPI.
@@ -132,9 +671,9 @@ pub struct IkeSaStatus {
     /// Where the peer is.
     pub path: Path,
     /// Our identity.
-    pub local_id: Option<crate::Identity>,
+    pub local_id: Option<Identity>,
     /// The peer's.
-    pub remote_id: Option<crate::Identity>,
+    pub remote_id: Option<Identity>,
     /// `AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE25519`.
     pub algorithms: String,
     /// Behind a NAT: we, the peer.
@@ -147,6 +686,57 @@ pub struct IkeSaStatus {
     pub vendor: Vec<String>,
     /// Its Child SAs.
     pub children: Vec<ChildSaStatus>,
+}
+
+impl IkeSaStatus {
+    fn of(common: &IkeSaCommon) -> Self {
+        let (initiator_spi, responder_spi) = common.spis();
+        Self {
+            ike: common.id,
+            connection: None,
+            role: common.role,
+            state: "connecting",
+            initiator_spi,
+            responder_spi,
+            path: common.path,
+            local_id: None,
+            remote_id: None,
+            algorithms: String::new(),
+            nat: (false, false),
+            established: None,
+            next_rekey: None,
+            vendor: Vec::new(),
+            children: Vec::new(),
+        }
+    }
+}
+
+impl Established {
+    fn fill_status(&self, common: &IkeSaCommon, status: &mut IkeSaStatus) {
+        status.connection = Some(self.connection.name.clone());
+        status.role = self.first_role;
+        status.state = self.state_name();
+        status.local_id = Some(self.connection.local_id.clone());
+        status.remote_id = Some(self.remote_id.clone());
+        status.algorithms = self.selected.names();
+        status.nat = (self.nat.local, self.nat.remote);
+        status.established = Some(self.since);
+        status.next_rekey = common.timers.get(Timer::RekeyIke);
+        status.vendor = self.vendor.clone();
+        status.children = self
+            .children
+            .iter()
+            .map(|c| ChildSaStatus {
+                reqid: c.reqid,
+                inbound: c.inbound,
+                outbound: c.outbound,
+                algorithms: negotiation::suite_names(c.suite),
+                esn: c.esn,
+                established: c.since,
+                next_rekey: c.rekey_at,
+            })
+            .collect();
+    }
 }
 
 /// One Child SA, for `status`.
@@ -162,6 +752,8 @@ pub struct ChildSaStatus {
     pub algorithms: String,
     /// Whether ESN is on.
     pub esn: bool,
+    /// When it was installed.
+    pub established: Instant,
     /// When its rekey is due.
     pub next_rekey: Option<Instant>,
 }

@@ -160,9 +160,27 @@ pub enum CloseReason {
     /// The peer broke the protocol.
     #[error("protocol error of the peer: {0}")]
     PeerMisbehaved(String),
+    /// A lifetime ended without a rekey.
+    #[error("expired: {0}")]
+    Expired(&'static str),
     /// Replaced by a newer IKE SA of the same identity.
     #[error("replaced by a newer connection of the same identity")]
     Replaced,
+}
+
+/// The keys of one IKE SA, as Wireshark wants them.
+#[derive(Clone, Debug)]
+pub struct IkeKeyLog {
+    /// Which.
+    pub ike: IkeSaId,
+    /// Initiator's SPI.
+    pub initiator_spi: u64,
+    /// Responder's SPI.
+    pub responder_spi: u64,
+    /// SK_ei and SK_ai.
+    pub initiator: PacketKeys,
+    /// SK_er and SK_ar.
+    pub responder: PacketKeys,
 }
 
 /// What to do, in the order in which it came about.
@@ -207,6 +225,8 @@ pub enum Event {
         /// Which.
         ike: IkeSaId,
     },
+    /// Keys of an IKE SA, for Wireshark's `ikev2_decryption_table`; only where `EndpointConfig::keylog` asks for them.
+    IkeKeys(Box<IkeKeyLog>),
     /// The IKE SA is gone, with all its Child SAs (each had its `RemoveChildSa`).
     Closed(Box<Closed>),
     /// Something an operator should see: peer, payload and cause. Rate limits are the embedder's.

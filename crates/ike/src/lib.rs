@@ -8,12 +8,27 @@
 
 pub mod auth;
 pub mod certs;
+mod child;
 pub mod config;
+mod cookie;
+mod create_child_sa;
 mod dn;
 pub mod endpoint;
+mod established;
 pub mod event;
 pub mod identity;
+mod ike_auth;
+mod ike_sa_init;
+mod informational;
+mod keymat;
+mod nat;
+mod negotiation;
+mod notify;
+mod payloads;
 pub mod selector;
+mod spare;
+mod timer;
+mod window;
 pub mod wire;
 
 pub use config::{Connection, EndpointConfig};

@@ -1,0 +1,134 @@
+//! Defence of the half-open table (RFC 7296 section 2.6): stateless cookies and limits.
+
+use crate::config::HalfOpenLimits;
+use ferry6_crypto::{CryptoError, CryptoProvider, Prf, Secret, SecureRandom};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// How long a secret makes new cookies; it verifies them for as long again.
+const ROTATE: Duration = Duration::from_secs(60);
+
+/// Cookie = prf(secret, Ni | IPi | port | SPIi). Nothing is stored for it.
+pub(crate) struct Cookies {
+    current: Secret,
+    previous: Option<Secret>,
+    since: Instant,
+}
+
+impl Cookies {
+    fn fresh(random: &mut dyn SecureRandom) -> Result<Secret, CryptoError> {
+        let mut secret = vec![0; 32];
+        random.fill(&mut secret)?;
+        Ok(Secret::new(secret))
+    }
+
+    pub(crate) fn new(random: &mut dyn SecureRandom, now: Instant) -> Result<Self, CryptoError> {
+        Ok(Self { current: Self::fresh(random)?, previous: None, since: now })
+    }
+
+    fn rotate(&mut self, random: &mut dyn SecureRandom, now: Instant) -> Result<(), CryptoError> {
+        let age = now.saturating_duration_since(self.since);
+        if age >= ROTATE {
+            let fresh = Self::fresh(random)?;
+            let old = std::mem::replace(&mut self.current, fresh);
+            self.previous = (age < 2 * ROTATE).then_some(old);
+            self.since = now;
+        }
+        Ok(())
+    }
+
+    fn compute(crypto: &CryptoProvider, secret: &Secret, asker: &Asker<'_>) -> Secret {
+        let ip = match asker.from.ip() {
+            IpAddr::V4(a) => a.octets().to_vec(),
+            IpAddr::V6(a) => a.octets().to_vec(),
+        };
+        crypto.hashes.prf(Prf::HmacSha256, secret.expose()).compute(&[
+            asker.nonce,
+            &ip,
+            &asker.from.port().to_be_bytes(),
+            &asker.spi.to_be_bytes(),
+        ])
+    }
+
+    /// The cookie to ask for.
+    pub(crate) fn make(
+        &mut self,
+        crypto: &CryptoProvider,
+        random: &mut dyn SecureRandom,
+        now: Instant,
+        asker: &Asker<'_>,
+    ) -> Result<Vec<u8>, CryptoError> {
+        self.rotate(random, now)?;
+        Ok(Self::compute(crypto, &self.current, asker).expose().to_vec())
+    }
+
+    /// Whether a cookie that came back is one of ours for this sender.
+    pub(crate) fn verify(
+        &mut self,
+        crypto: &CryptoProvider,
+        random: &mut dyn SecureRandom,
+        now: Instant,
+        asker: &Asker<'_>,
+        cookie: &[u8],
+    ) -> Result<bool, CryptoError> {
+        self.rotate(random, now)?;
+        Ok(std::iter::once(&self.current)
+            .chain(&self.previous)
+            .any(|secret| Self::compute(crypto, secret, asker).ct_eq(cookie)))
+    }
+}
+
+/// Whom a cookie is for.
+pub(crate) struct Asker<'a> {
+    pub(crate) from: SocketAddr,
+    pub(crate) spi: u64,
+    pub(crate) nonce: &'a [u8],
+}
+
+/// Counts half-open IKE SAs.
+#[derive(Debug, Default)]
+pub(crate) struct HalfOpenCount {
+    total: usize,
+    per_source: HashMap<IpAddr, usize>,
+}
+
+/// What the limits say to one more half-open IKE SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Admit,
+    /// Only with a cookie.
+    AskCookie,
+    /// Drop without an answer: the table, or this source's share of it, is full.
+    Full,
+}
+
+impl HalfOpenCount {
+    pub(crate) fn admission(&self, limits: &HalfOpenLimits, source: IpAddr) -> Admission {
+        let from_source = self.per_source.get(&source).copied().unwrap_or(0);
+        if self.total >= limits.max || from_source >= limits.per_source {
+            Admission::Full
+        } else if self.total >= limits.cookie_from || from_source > limits.per_source / 4 {
+            // A source that opens many at once may be spoofed: so nobody fills another's share.
+            Admission::AskCookie
+        } else {
+            Admission::Admit
+        }
+    }
+    pub(crate) fn add(&mut self, source: IpAddr) {
+        self.total += 1;
+        *self.per_source.entry(source).or_default() += 1;
+    }
+    pub(crate) fn remove(&mut self, source: IpAddr) {
+        self.total = self.total.saturating_sub(1);
+        if let Some(count) = self.per_source.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_source.remove(&source);
+            }
+        }
+    }
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+}

@@ -1,0 +1,708 @@
+//! CREATE_CHILD_SA (RFC 7296 sections 1.3, 2.8, 2.17, 2.18, 2.25): both roles, for Child SAs and IKE SAs.
+//!
+//! When both ends rekey the same SA at once, both exchanges go through, and the one with the lowest of the four
+//! nonces is the redundant one; whoever began it deletes what it made (sections 2.8.1, 2.8.2).
+
+use crate::child::{self, Child, Offer, Phase, Placement, Refusal};
+use crate::config::{Now, Role};
+use crate::endpoint::{Endpoint, IkeSa, IkeSaCommon, State};
+use crate::established::{Established, Pending, Task};
+use crate::event::{Activate, CloseReason, Event, Reqid};
+use crate::ike_sa_init::NONCE_LEN;
+use crate::keymat::Skeyseed;
+use crate::negotiation::{self, SelectedIke, protocol};
+use crate::notify;
+use crate::payloads::Payloads;
+use crate::selector::TrafficSelector;
+use crate::spare::{Heir, Spare};
+use crate::timer::{Timer, Timers};
+use crate::window::{ResponseToken, Window};
+use crate::wire::{ExchangeType, Payload, Proposal};
+use ferry6_crypto::{CryptoError, Group, KeyExchange, Secret, Spi};
+use std::time::Duration;
+
+/// Child SAs of one IKE SA, those that are being replaced included.
+const MAX_CHILDREN: usize = 32;
+/// When a rekey was refused, the next attempt comes after this.
+const RETRY_REFUSED: Duration = Duration::from_secs(30);
+
+/// What the peer's own rekey of the same SA made, while ours was on its way.
+struct PeerRekey<T> {
+    made: T,
+    /// The lower one of its exchange's nonces.
+    lowest: Vec<u8>,
+}
+
+fn lower(a: &[u8], b: &[u8]) -> Vec<u8> {
+    a.min(b).to_vec()
+}
+
+fn key_exchange_payload(ke: &dyn KeyExchange) -> Payload {
+    Payload::KeyExchange { group: ke.group().transform_id(), data: ke.public().to_vec() }
+}
+
+/// The group of INVALID_KE_PAYLOAD, if it is one that we offered and have not tried.
+fn other_group(data: &[u8], offered: &[Proposal], tried: &[Group]) -> Option<Group> {
+    let group = Group::from_transform(u16::from_be_bytes(data.try_into().ok()?))?;
+    (negotiation::offers_group(offered, group) && !tried.contains(&group)).then_some(group)
+}
+
+/// The nonce of a message, if it is one.
+fn nonce(payloads: &Payloads) -> Option<&[u8]> {
+    payloads.nonce.as_deref().filter(|n| NONCE_LEN.contains(&n.len()))
+}
+
+// --- Child SA, initiator ---------------------------------------------------------------------------------------
+
+/// Our request for a Child SA, new or to replace another.
+pub(crate) struct ChildRequest {
+    offer: Offer,
+    ke: Option<Box<dyn KeyExchange>>,
+    groups_tried: Vec<Group>,
+    ni: Vec<u8>,
+    reqid: Reqid,
+    rekeys: Option<Spi>,
+    peer: Option<PeerRekey<Spi>>,
+}
+
+/// For whom a Child SA is.
+struct Wanted {
+    reqid: Reqid,
+    rekeys: Option<Spi>,
+    local_ts: Vec<TrafficSelector>,
+    remote_ts: Vec<TrafficSelector>,
+}
+
+impl ChildRequest {
+    /// Rekeys the Child SA with this inbound SPI, if that is still wanted.
+    pub(crate) fn rekey(
+        s: &mut Established,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        inbound: Spi,
+    ) -> Result<(), CryptoError> {
+        let Some(child) = s.child(inbound).filter(|c| c.phase == Phase::Rekeying) else { return Ok(()) };
+        let wanted = Wanted {
+            reqid: child.reqid,
+            rekeys: Some(inbound),
+            local_ts: child.local_ts.clone(),
+            remote_ts: child.remote_ts.clone(),
+        };
+        Self::send(s, endpoint, now, common, wanted, Vec::new())
+    }
+
+    /// A Child SA from scratch.
+    pub(crate) fn fresh(
+        s: &mut Established,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+    ) -> Result<(), CryptoError> {
+        let wanted = Wanted {
+            reqid: endpoint.fresh_reqid(),
+            rekeys: None,
+            local_ts: child::local_policy(&s.connection, &s.lease),
+            remote_ts: child::remote_policy(&s.connection, &s.lease),
+        };
+        Self::send(s, endpoint, now, common, wanted, Vec::new())
+    }
+
+    /// The last one of `tried` is the group to use; without any, the configuration's first.
+    fn send(
+        s: &mut Established,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        wanted: Wanted,
+        mut tried: Vec<Group>,
+    ) -> Result<(), CryptoError> {
+        let connection = s.connection.clone();
+        let first = connection.esp.iter().flat_map(|p| &p.groups).copied();
+        let group =
+            tried.last().copied().or_else(|| first.into_iter().find(|&g| endpoint.crypto.groups.supports(g)));
+        let ke = group.map(|g| endpoint.crypto.groups.initiate(g)).transpose()?;
+        if tried.is_empty() {
+            tried.extend(group);
+        }
+        let ni = endpoint.nonce()?;
+        let mut between = vec![Payload::Nonce(ni.clone())];
+        between.extend(ke.as_deref().map(key_exchange_payload));
+        let Wanted { reqid, rekeys, local_ts, remote_ts } = wanted;
+        let (offer, offered) = child::offer(endpoint, &connection, local_ts, remote_ts, true, between)?;
+        let mut payloads: Vec<Payload> =
+            rekeys.map(|spi| notify::about_esp(notify::REKEY_SA, spi)).into_iter().collect();
+        payloads.extend(offered);
+        let request = Self { offer, ke, groups_tried: tried, ni, reqid, rekeys, peer: None };
+        let pending = Pending::Child(Box::new(request));
+        s.send(endpoint, now, common, ExchangeType::CreateChildSa, &payloads, pending);
+        Ok(())
+    }
+
+    pub(crate) fn on_response(
+        self: Box<Self>,
+        mut s: Box<Established>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        payloads: &Payloads,
+    ) -> State {
+        if payloads.sa.is_none() {
+            let error = payloads.error().map(|n| (n.notify_type, n.data.clone()));
+            return (*self).on_refusal(s, endpoint, now, common, error);
+        }
+        let Self { offer, ke, ni, reqid, rekeys, peer, .. } = *self;
+        let local = child::local_policy(&s.connection, &s.lease);
+        let agreed = offer.accept(payloads, &local).and_then(|negotiated| {
+            let nr = nonce(payloads).ok_or("the answer has no nonce")?;
+            let shared = shared_secret(negotiated.selected.group(), ke, payloads)?;
+            Ok((negotiated, nr.to_vec(), shared))
+        });
+        let (negotiated, nr, shared) = match agreed {
+            Ok(agreed) => agreed,
+            Err(why) => {
+                // The peer has a Child SA now that we cannot have: only a new start brings both together.
+                let reason = CloseReason::PeerMisbehaved(format!("CREATE_CHILD_SA response: {why}"));
+                let patience = endpoint.config.close_patience;
+                return s.close(endpoint, now, common, patience, reason);
+            }
+        };
+        let keys = s.sk_d.child(&endpoint.crypto, negotiated.selected.suite(), shared, &ni, &nr);
+        let new = negotiated.inbound;
+        let lost = peer.as_ref().is_some_and(|p| lower(&ni, &nr) < p.lowest);
+        let old = rekeys.filter(|old| s.child(*old).is_some());
+        let activate = if lost { Activate::Later } else { Activate::Now };
+        let replaces = old.filter(|_| !lost);
+        let place = Placement { reqid, exchange_role: Role::Initiator, activate, replaces };
+        s.install(endpoint, common, now, negotiated, keys, place);
+        if lost {
+            // Ours is the redundant one; the peer deletes the one that both rekeyed.
+            s.retire(new, Phase::Deleting);
+            s.want(Task::DeleteChild(new));
+            if let Some(old) = old {
+                s.retire(old, Phase::ReplacedByPeer);
+            }
+        } else {
+            if let Some(old) = old {
+                s.retire(old, Phase::Replaced { by: new });
+            }
+            if let Some(peer) = peer {
+                s.retire(peer.made, Phase::ReplacedByPeer);
+            }
+        }
+        State::Established(s)
+    }
+
+    /// Section 2.25.1.
+    fn on_refusal(
+        self,
+        mut s: Box<Established>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        error: Option<(u16, Vec<u8>)>,
+    ) -> State {
+        let Self { offer, groups_tried, reqid, rekeys, peer, .. } = self;
+        if let (Some(_), Some(old)) = (&peer, rekeys) {
+            // The peer's own rekey of it stands.
+            s.retire(old, Phase::ReplacedByPeer);
+            return State::Established(s);
+        }
+        let (notify_type, data) = error.unwrap_or((notify::INVALID_SYNTAX, Vec::new()));
+        let still_there = rekeys.filter(|old| s.child(*old).is_some());
+        if rekeys.is_some() && still_there.is_none() {
+            // The peer deleted it meanwhile, and its DELETE was dealt with.
+            return State::Established(s);
+        }
+        match notify_type {
+            notify::TEMPORARY_FAILURE => {
+                let task = still_there.map_or(Task::NewChild, Task::RekeyChild);
+                s.want_later(endpoint, now, common, task);
+            }
+            notify::INVALID_KE_PAYLOAD if other_group(&data, &offer.proposals, &groups_tried).is_some() => {
+                let group = other_group(&data, &offer.proposals, &groups_tried);
+                let mut tried = groups_tried;
+                tried.extend(group);
+                let (local_ts, remote_ts) = offer.selectors();
+                let wanted = Wanted { reqid, rekeys, local_ts, remote_ts };
+                if let Err(error) = Self::send(&mut s, endpoint, now, common, wanted, tried) {
+                    let who = s.who(common);
+                    endpoint.notice(true, format!("{who}: cannot rekey: {error}"));
+                }
+            }
+            notify::CHILD_SA_NOT_FOUND => {
+                if let Some(old) = still_there {
+                    let linger = endpoint.config.linger;
+                    s.remove(endpoint, common, old, linger);
+                }
+                if !s.children.iter().any(|c| c.reqid == reqid && c.is_current()) {
+                    s.want(Task::NewChild);
+                }
+            }
+            _ => {
+                let name = notify::display(notify_type);
+                let who = s.who(common);
+                match still_there {
+                    Some(spi) => {
+                        if let Some(child) = s.child(spi) {
+                            child.phase = Phase::Live;
+                            child.rekey_at = Some(now.monotonic + RETRY_REFUSED);
+                        }
+                        endpoint
+                            .notice(true, format!("{who}: the peer refused to rekey Child SA {spi}: {name}"));
+                    }
+                    None if !s.children.iter().any(Child::is_current) => {
+                        let reason = CloseReason::PeerRefused(format!("{name} for a new Child SA"));
+                        let patience = endpoint.config.close_patience;
+                        return s.close(endpoint, now, common, patience, reason);
+                    }
+                    None => endpoint.notice(true, format!("{who}: the peer refused a Child SA: {name}")),
+                }
+            }
+        }
+        State::Established(s)
+    }
+}
+
+/// The shared secret of a response, where a group was chosen.
+fn shared_secret(
+    group: Option<Group>,
+    ke: Option<Box<dyn KeyExchange>>,
+    payloads: &Payloads,
+) -> Result<Option<Secret>, &'static str> {
+    let Some(group) = group else { return Ok(None) };
+    let ke = ke.filter(|ke| ke.group() == group).ok_or("it chose a group for which we sent no KE payload")?;
+    let (number, public) = payloads.ke.as_ref().ok_or("the answer has no KE payload")?;
+    if *number != group.transform_id() {
+        return Err("its KE payload is not of the group that it chose");
+    }
+    ke.agree(public).map(Some).map_err(|_| "its KE payload is not acceptable")
+}
+
+// --- Child SA, responder ---------------------------------------------------------------------------------------
+
+impl Established {
+    pub(crate) fn on_create_child_sa(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        token: ResponseToken,
+        payloads: &Payloads,
+    ) -> State {
+        let for_ike = payloads.sa.iter().flatten().next().is_some_and(|p| p.protocol == protocol::IKE);
+        if for_ike {
+            return self.on_ike_rekey(endpoint, now, common, token, payloads);
+        }
+        let answer = self.answer_child(endpoint, now, common, payloads).unwrap_or_else(|refusal| {
+            let who = self.who(common);
+            endpoint.notice(true, format!("{who}: CREATE_CHILD_SA refused: {}", refusal.reason));
+            vec![refusal.notify]
+        });
+        self.respond(endpoint, common, now, token, &answer);
+        State::Established(self)
+    }
+
+    /// Section 2.25.1 tells which requests are refused, and how.
+    fn answer_child(
+        &mut self,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        payloads: &Payloads,
+    ) -> Result<Vec<Payload>, Refusal> {
+        let not_now = |why| Refusal::new(notify::TEMPORARY_FAILURE, why);
+        if self.closing.is_some() || matches!(self.pending, Some(Pending::Ike(_))) {
+            return Err(not_now("we are rekeying or closing the IKE SA"));
+        }
+        let rekey = payloads.notify(notify::REKEY_SA);
+        let old = match rekey {
+            None => None,
+            Some(n) => Some(self.find_rekeyed(&n.spi).ok_or_else(|| Refusal {
+                notify: Payload::Notify(crate::wire::Notify {
+                    notify_type: notify::CHILD_SA_NOT_FOUND,
+                    ..n.clone()
+                }),
+                reason: "the peer wants to rekey a Child SA that does not exist".to_owned(),
+            })?),
+        };
+        if let Some((_, phase, ..)) = old
+            && matches!(phase, Phase::Deleting | Phase::Replaced { .. } | Phase::ReplacedByPeer)
+        {
+            return Err(not_now("the Child SA to rekey is being deleted"));
+        }
+        if self.children.len() >= MAX_CHILDREN {
+            return Err(Refusal::new(notify::NO_ADDITIONAL_SAS, "too many Child SAs"));
+        }
+        let syntax = |why| Refusal::new(notify::INVALID_SYNTAX, why);
+        let ni = nonce(payloads).ok_or_else(|| syntax("the request has no nonce"))?;
+        let ke_group = payloads.ke.as_ref().and_then(|(number, _)| Group::from_transform(*number));
+        let connection = self.connection.clone();
+        let selected = child::choose(&connection, payloads, Some(ke_group))?;
+        let (public, shared) = match selected.group() {
+            None => (None, None),
+            Some(group) => {
+                let (public, shared) = respond_ke(endpoint, group, payloads)?;
+                (Some(public), Some(shared))
+            }
+        };
+        let (reqid, replaces, local, remote) = match &old {
+            Some((inbound, _, reqid)) => {
+                let child = self.children.iter().find(|c| c.inbound == *inbound);
+                let (local, remote) =
+                    child.map_or_else(Default::default, |c| (c.local_ts.clone(), c.remote_ts.clone()));
+                (*reqid, Some(*inbound), local, remote)
+            }
+            None => (
+                endpoint.fresh_reqid(),
+                None,
+                child::local_policy(&connection, &self.lease),
+                child::remote_policy(&connection, &self.lease),
+            ),
+        };
+        let negotiated = child::answer(endpoint, &connection, selected, payloads, &local, &remote)?;
+        let nr = endpoint.nonce().map_err(|e| not_now_owned(&e.to_string()))?;
+        let keys = self.sk_d.child(&endpoint.crypto, selected.suite(), shared, ni, &nr);
+        let mut between = vec![Payload::Nonce(nr.clone())];
+        between.extend(
+            public
+                .zip(selected.group())
+                .map(|(data, g)| Payload::KeyExchange { group: g.transform_id(), data }),
+        );
+        let answer = negotiated.payloads(between);
+        let new = negotiated.inbound;
+        let activate = if replaces.is_some() { Activate::Later } else { Activate::Now };
+        let place = Placement { reqid, exchange_role: Role::Responder, activate, replaces };
+        self.install(endpoint, common, now, negotiated, keys, place);
+        if let Some(old) = replaces {
+            match &mut self.pending {
+                Some(Pending::Child(request)) if request.rekeys == Some(old) => {
+                    request.peer = Some(PeerRekey { made: new, lowest: lower(ni, &nr) });
+                }
+                _ => self.retire(old, Phase::ReplacedByPeer),
+            }
+        }
+        Ok(answer)
+    }
+
+    /// REKEY_SA names the SPI that the peer receives with: our outbound one.
+    fn find_rekeyed(&self, spi: &[u8]) -> Option<(Spi, Phase, Reqid)> {
+        let spi = Spi::new(u32::from_be_bytes(spi.try_into().ok()?))?;
+        self.children.iter().find(|c| c.outbound == spi).map(|c| (c.inbound, c.phase, c.reqid))
+    }
+
+    /// A Child SA is past its use: no more rekey of it.
+    pub(crate) fn retire(&mut self, inbound: Spi, phase: Phase) {
+        if let Some(child) = self.child(inbound) {
+            child.phase = phase;
+            child.rekey_at = None;
+        }
+        self.forget(&Task::RekeyChild(inbound));
+    }
+}
+
+fn not_now_owned(why: &str) -> Refusal {
+    Refusal::new(notify::TEMPORARY_FAILURE, why)
+}
+
+/// Our answer to a KE payload of this group; another group in it gets INVALID_KE_PAYLOAD (section 1.3).
+fn respond_ke(endpoint: &Endpoint, group: Group, payloads: &Payloads) -> Result<(Vec<u8>, Secret), Refusal> {
+    match &payloads.ke {
+        Some((number, public)) if *number == group.transform_id() => endpoint
+            .crypto
+            .groups
+            .respond(group, public)
+            .map_err(|e| Refusal::new(notify::INVALID_SYNTAX, format!("KE payload: {e}"))),
+        _ => Err(Refusal {
+            notify: notify::plain(notify::INVALID_KE_PAYLOAD, group.transform_id().to_be_bytes()),
+            reason: format!("key exchange method {} is required", group.transform_id()),
+        }),
+    }
+}
+
+// --- IKE SA, initiator -----------------------------------------------------------------------------------------
+
+/// Our request to rekey the IKE SA.
+pub(crate) struct IkeRequest {
+    local_spi: u64,
+    offered: Vec<Proposal>,
+    ke: Box<dyn KeyExchange>,
+    groups_tried: Vec<Group>,
+    ni: Vec<u8>,
+    /// The IKE SA (by our SPI) that the peer's own rekey made.
+    peer: Option<PeerRekey<u64>>,
+}
+
+impl IkeRequest {
+    pub(crate) fn start(
+        s: &mut Established,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+    ) -> Result<(), CryptoError> {
+        // The group in use is one that the peer takes.
+        Self::send(s, endpoint, now, common, vec![s.selected.group()])
+    }
+
+    fn send(
+        s: &mut Established,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        tried: Vec<Group>,
+    ) -> Result<(), CryptoError> {
+        let local_spi = endpoint.fresh_ike_spi()?;
+        let offered = negotiation::offer_ike(&s.connection.ike, Some(local_spi));
+        let group = tried.last().copied().unwrap_or(s.selected.group());
+        let ke = endpoint.crypto.groups.initiate(group)?;
+        let ni = endpoint.nonce()?;
+        let payloads =
+            [Payload::Sa(offered.clone()), Payload::Nonce(ni.clone()), key_exchange_payload(ke.as_ref())];
+        let request = Self { local_spi, offered, ke, groups_tried: tried, ni, peer: None };
+        let pending = Pending::Ike(Box::new(request));
+        s.send(endpoint, now, common, ExchangeType::CreateChildSa, &payloads, pending);
+        Ok(())
+    }
+
+    pub(crate) fn on_response(
+        self: Box<Self>,
+        s: Box<Established>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        payloads: &Payloads,
+    ) -> State {
+        if payloads.sa.is_none() {
+            let error = payloads.error().map(|n| (n.notify_type, n.data.clone()));
+            return (*self).on_refusal(s, endpoint, now, common, error);
+        }
+        let Self { local_spi, offered, ke, ni, peer, .. } = *self;
+        let agreed = payloads
+            .sa
+            .as_deref()
+            .ok_or("the answer has no SA payload")
+            .and_then(|answer| negotiation::accept_ike(&offered, answer))
+            .and_then(|selected| {
+                let nr = nonce(payloads).ok_or("the answer has no nonce")?;
+                let shared = shared_secret(Some(selected.group()), Some(ke), payloads)?;
+                Ok((selected, nr.to_vec(), shared.ok_or("the answer has no KE payload")?))
+            });
+        let (selected, nr, shared) = match agreed {
+            Ok(agreed) => agreed,
+            Err(why) => {
+                let reason = CloseReason::PeerMisbehaved(format!("CREATE_CHILD_SA response: {why}"));
+                let patience = endpoint.config.close_patience;
+                return s.close(endpoint, now, common, patience, reason);
+            }
+        };
+        let new = NewIke { role: Role::Initiator, local_spi, selected, ni: &ni, nr: &nr };
+        let (mut new_common, window, heir) = match new.derive(endpoint, common, &s, shared) {
+            Ok(made) => made,
+            Err(error) => {
+                let reason = CloseReason::WeRefused(format!("cannot rekey the IKE SA: {error}"));
+                let patience = endpoint.config.close_patience;
+                return s.close(endpoint, now, common, patience, reason);
+            }
+        };
+        let lost = peer.filter(|p| lower(&ni, &nr) < p.lowest).and_then(|p| endpoint.take_heir(p.made));
+        match lost {
+            Some(winner) => {
+                // Ours is the redundant one; the peer deletes the one that both rekeyed.
+                let state = Spare::delete(endpoint, now, &mut new_common, window);
+                endpoint.insert(IkeSa::new(new_common, state));
+                let old = s.inherit(endpoint, now, common, winner.0, winner.1, winner.2);
+                Spare::linger(endpoint, now, common, old, None)
+            }
+            None => {
+                let old = s.inherit(endpoint, now, common, new_common, window, heir);
+                Spare::delete(endpoint, now, common, old)
+            }
+        }
+    }
+
+    /// Section 2.25.2.
+    fn on_refusal(
+        self,
+        mut s: Box<Established>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        error: Option<(u16, Vec<u8>)>,
+    ) -> State {
+        if let Some(winner) = self.peer.as_ref().and_then(|p| endpoint.take_heir(p.made)) {
+            let old = s.inherit(endpoint, now, common, winner.0, winner.1, winner.2);
+            return Spare::linger(endpoint, now, common, old, None);
+        }
+        let (notify_type, data) = error.unwrap_or((notify::INVALID_SYNTAX, Vec::new()));
+        let group = other_group(&data, &self.offered, &self.groups_tried);
+        match (notify_type, group) {
+            (notify::TEMPORARY_FAILURE, _) => s.want_later(endpoint, now, common, Task::RekeyIke),
+            (notify::INVALID_KE_PAYLOAD, Some(group)) => {
+                let mut tried = self.groups_tried;
+                tried.push(group);
+                if let Err(error) = Self::send(&mut s, endpoint, now, common, tried) {
+                    let who = s.who(common);
+                    endpoint.notice(true, format!("{who}: cannot rekey the IKE SA: {error}"));
+                }
+            }
+            _ => {
+                let (who, name) = (s.who(common), notify::display(notify_type));
+                endpoint.notice(true, format!("{who}: the peer refused to rekey the IKE SA: {name}"));
+                common.timers.set(Timer::RekeyIke, now.monotonic + RETRY_REFUSED);
+            }
+        }
+        State::Established(s)
+    }
+}
+
+/// What an IKE SA is made of in a rekey.
+struct NewIke<'a> {
+    role: Role,
+    local_spi: u64,
+    selected: SelectedIke,
+    ni: &'a [u8],
+    nr: &'a [u8],
+}
+
+impl NewIke<'_> {
+    fn derive(
+        self,
+        endpoint: &mut Endpoint,
+        old: &IkeSaCommon,
+        s: &Established,
+        shared: Secret,
+    ) -> Result<(IkeSaCommon, Window, Heir), CryptoError> {
+        let Self { role, local_spi, selected, ni, nr } = self;
+        let common = IkeSaCommon {
+            id: old.id,
+            role,
+            local_spi,
+            remote_spi: selected.peer_spi(),
+            path: old.path,
+            timers: Timers::default(),
+        };
+        let spis = common.spis();
+        let crypto = endpoint.crypto;
+        let keys = Skeyseed::rekey(&crypto, &s.sk_d, selected, ni, nr, shared)
+            .expand(&crypto, ni, nr, spis.0, spis.1);
+        endpoint.log_keys(&common, &keys);
+        let window = Window::new(&crypto, role, spis, &keys, 0, s.window.fragment_size())?;
+        Ok((common, window, Heir { sk_d: keys.sk_d, selected }))
+    }
+}
+
+// --- IKE SA, responder -----------------------------------------------------------------------------------------
+
+impl Established {
+    fn on_ike_rekey(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        token: ResponseToken,
+        payloads: &Payloads,
+    ) -> State {
+        let made = self.answer_ike_rekey(endpoint, common, payloads);
+        let (answer, new_common, window, heir, lowest) = match made {
+            Ok(made) => made,
+            Err(refusal) => {
+                let who = self.who(common);
+                endpoint.notice(true, format!("{who}: rekey of the IKE SA refused: {}", refusal.reason));
+                self.respond(endpoint, common, now, token, &[refusal.notify]);
+                return State::Established(self);
+            }
+        };
+        self.respond(endpoint, common, now, token, &answer);
+        if let Some(Pending::Ike(request)) = &mut self.pending {
+            // Both at once: which of the two lives, the nonces decide when ours is answered.
+            request.peer = Some(PeerRekey { made: new_common.local_spi, lowest });
+            let mut new_common = new_common;
+            let state = Spare::linger(endpoint, now, &mut new_common, window, Some(heir));
+            endpoint.insert(IkeSa::new(new_common, state));
+            return State::Established(self);
+        }
+        let old = self.inherit(endpoint, now, common, new_common, window, heir);
+        Spare::linger(endpoint, now, common, old, None)
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn answer_ike_rekey(
+        &mut self,
+        endpoint: &mut Endpoint,
+        common: &IkeSaCommon,
+        payloads: &Payloads,
+    ) -> Result<(Vec<Payload>, IkeSaCommon, Window, Heir, Vec<u8>), Refusal> {
+        // Section 2.25.2.
+        if self.closing.is_some() || matches!(self.pending, Some(Pending::Child(_) | Pending::DeleteChild(_)))
+        {
+            let why = "we are working on a Child SA, or closing";
+            return Err(Refusal::new(notify::TEMPORARY_FAILURE, why));
+        }
+        let syntax = |why| Refusal::new(notify::INVALID_SYNTAX, why);
+        let offered = payloads.sa.as_deref().ok_or_else(|| syntax("the request has no SA payload"))?;
+        let ni = nonce(payloads).ok_or_else(|| syntax("the request has no nonce"))?;
+        let ke_group = payloads.ke.as_ref().and_then(|(number, _)| Group::from_transform(*number));
+        let selected =
+            negotiation::select_ike(&self.connection.ike, offered, ke_group, true).ok_or_else(|| {
+                let offers = negotiation::describe(offered);
+                let why = format!("no IKE proposal of the peer fits the connection's; it offers {offers}");
+                Refusal::new(notify::NO_PROPOSAL_CHOSEN, why)
+            })?;
+        let (public, shared) = respond_ke(endpoint, selected.group(), payloads)?;
+        let crypto_failed = |e: CryptoError| Refusal::new(notify::TEMPORARY_FAILURE, e.to_string());
+        let nr = endpoint.nonce().map_err(crypto_failed)?;
+        let local_spi = endpoint.fresh_ike_spi().map_err(crypto_failed)?;
+        let new = NewIke { role: Role::Responder, local_spi, selected, ni, nr: &nr };
+        let (new_common, window, heir) = new.derive(endpoint, common, self, shared).map_err(crypto_failed)?;
+        let answer = vec![
+            Payload::Sa(vec![selected.to_proposal(Some(local_spi))]),
+            Payload::Nonce(nr.clone()),
+            Payload::KeyExchange { group: selected.group().transform_id(), data: public },
+        ];
+        Ok((answer, new_common, window, heir, lower(ni, &nr)))
+    }
+
+    /// The new IKE SA inherits all (section 2.8). Returns the old one's windows.
+    pub(crate) fn inherit(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        old: &IkeSaCommon,
+        mut common: IkeSaCommon,
+        window: Window,
+        heir: Heir,
+    ) -> Window {
+        common.path = old.path;
+        let old_window = std::mem::replace(&mut self.window, window);
+        self.sk_d = heir.sk_d;
+        self.selected = heir.selected;
+        self.heard = now.monotonic;
+        if matches!(self.pending.take(), Some(Pending::Update(_))) {
+            self.want(Task::UpdateAddresses);
+        }
+        self.forget(&Task::RekeyIke);
+        for child in &self.children {
+            endpoint.children.insert(child.inbound, common.local_spi);
+            endpoint.reqids.insert(child.reqid, common.local_spi);
+        }
+        self.arm(endpoint, &mut common, now);
+        common.timers.set_or_stop(Timer::Retry, old.timers.get(Timer::Retry));
+        common
+            .timers
+            .set_or_stop(Timer::GiveUp, old.timers.get(Timer::GiveUp).filter(|_| self.closing.is_some()));
+        endpoint.rename(common.id, common.local_spi);
+        endpoint.events.push_back(Event::IkeRekeyed { ike: common.id });
+        let state = self.pump(endpoint, now, &mut common);
+        endpoint.insert(IkeSa::new(common, state));
+        old_window
+    }
+
+    /// DELETE for the IKE SA came while our own rekey of it was on its way and the peer's had been answered: the peer
+    /// has not seen ours, and goes on with its own (section 2.8.2).
+    pub(crate) fn heir_of_collision(&self) -> Option<u64> {
+        match &self.pending {
+            Some(Pending::Ike(request)) => request.peer.as_ref().map(|p| p.made),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,670 @@
+//! An IKE SA that is up: its Child SAs, what it wants to do next, and its timers.
+
+use crate::child::{Child, Phase};
+use crate::config::{Connection, Now, Role, Unique};
+use crate::create_child_sa::{ChildRequest, IkeRequest};
+use crate::endpoint::{CommandError, Datagram, Endpoint, IkeSaCommon, State};
+use crate::event::{self, CloseReason, Event, IkeSaId, Lease, Path, Reqid};
+use crate::identity::Identity;
+use crate::ike_auth::Agreed;
+use crate::informational::Update;
+use crate::keymat::SkD;
+use crate::nat::Nat;
+use crate::negotiation::SelectedIke;
+use crate::notify;
+use crate::payloads::{BadPayloads, Payloads};
+use crate::spare::{Spare, delete_ike};
+use crate::timer::Timer;
+use crate::window::{Incoming, Patience, ResponseToken, Window};
+use crate::wire::{ExchangeType, Payload};
+use ferry6_crypto::Spi;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// After this long no peer retransmits a request any more; its cached response goes.
+const CACHED_RESPONSE: Duration = Duration::from_secs(180);
+
+/// An IKE SA that is up.
+pub(crate) struct Established {
+    pub(crate) connection: Arc<Connection>,
+    /// Our role in the first exchange; a rekey does not change it.
+    pub(crate) first_role: Role,
+    pub(crate) remote_id: Identity,
+    pub(crate) window: Window,
+    pub(crate) selected: SelectedIke,
+    pub(crate) sk_d: SkD,
+    pub(crate) lease: Lease,
+    /// The pool holds an address for it.
+    pub(crate) leased: bool,
+    pub(crate) nat: Nat,
+    pub(crate) mobike: bool,
+    pub(crate) vendor: Vec<String>,
+    pub(crate) since: Instant,
+    /// When something authentic came last.
+    pub(crate) heard: Instant,
+    pub(crate) children: Vec<Child>,
+    /// When the youngest Child SA was made.
+    pub(crate) last_child: Instant,
+    /// Requests that wait for the window.
+    tasks: VecDeque<Task>,
+    /// What the peer put off with TEMPORARY_FAILURE.
+    pub(crate) later: Vec<Task>,
+    /// What the request in flight is for.
+    pub(crate) pending: Option<Pending>,
+    /// It is being closed, and this is why.
+    pub(crate) closing: Option<CloseReason>,
+}
+
+/// Something to ask of the peer when the window is free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Rekey the Child SA with this inbound SPI.
+    RekeyChild(Spi),
+    /// A Child SA from scratch.
+    NewChild,
+    /// Delete the Child SA with this inbound SPI.
+    DeleteChild(Spi),
+    RekeyIke,
+    /// An empty INFORMATIONAL: is the peer there?
+    Probe,
+    /// MOBIKE: tell the peer that we moved.
+    UpdateAddresses,
+}
+
+/// One type for each answer that may be awaited.
+pub(crate) enum Pending {
+    Child(Box<ChildRequest>),
+    Ike(Box<IkeRequest>),
+    DeleteChild(Spi),
+    Close,
+    Probe,
+    Update(Update),
+}
+
+impl Established {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        now: Now,
+        first_role: Role,
+        remote_id: Identity,
+        agreed: Agreed,
+    ) -> Self {
+        Self {
+            connection,
+            first_role,
+            remote_id,
+            window: agreed.window,
+            selected: agreed.selected,
+            sk_d: agreed.sk_d,
+            lease: Lease::default(),
+            leased: false,
+            nat: agreed.nat,
+            mobike: false,
+            vendor: agreed.vendor,
+            since: now.monotonic,
+            heard: now.monotonic,
+            children: Vec::new(),
+            last_child: now.monotonic,
+            tasks: VecDeque::new(),
+            later: Vec::new(),
+            pending: None,
+            closing: None,
+        }
+    }
+
+    /// It is up: tells the embedder, sets the timers, and enters the books.
+    pub(crate) fn announce(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, now: Now) {
+        endpoint.peers.entry(self.remote_id.clone()).or_default().push(common.id);
+        endpoint.events.push_back(Event::Established(Box::new(event::Established {
+            ike: common.id,
+            connection: self.connection.name.clone(),
+            role: self.first_role,
+            local_id: self.connection.local_id.clone(),
+            remote_id: self.remote_id.clone(),
+            lease: self.lease.clone(),
+            path: common.path,
+            nat_local: self.nat.local,
+            nat_remote: self.nat.remote,
+        })));
+        self.arm(endpoint, common, now);
+    }
+
+    /// Timers of a new IKE SA, the first one or one from a rekey.
+    pub(crate) fn arm(&self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, now: Now) {
+        let now = now.monotonic;
+        let lifetime = Some(self.connection.ike_rekey).filter(|d| !d.is_zero());
+        let share = endpoint.fuzz();
+        common.timers.set_or_stop(Timer::RekeyIke, lifetime.map(|d| now + d - d.mul_f64(share)));
+        common.timers.set_or_stop(Timer::ExpireIke, lifetime.map(|d| now + d + crate::child::hard_margin(d)));
+        let dpd = Some(self.connection.dpd).filter(|d| !d.is_zero());
+        common.timers.set_or_stop(Timer::Dpd, dpd.map(|d| now + d));
+    }
+
+    pub(crate) fn state_name(&self) -> &'static str {
+        match (&self.closing, &self.pending) {
+            (Some(_), _) => "closing",
+            (None, Some(Pending::Ike(_) | Pending::Child(_))) => "rekeying",
+            (None, _) => "established",
+        }
+    }
+
+    /// Who and where, for a log.
+    pub(crate) fn who(&self, common: &IkeSaCommon) -> String {
+        format!("{} ({}), connection {:?}", self.remote_id, common.path.remote, self.connection.name)
+    }
+
+    // --- messages ----------------------------------------------------------------------------------------------
+
+    pub(crate) fn on_message(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        datagram: &Datagram<'_>,
+    ) -> State {
+        match self.window.receive(datagram, &mut endpoint.events) {
+            Incoming::Nothing => State::Established(self),
+            Incoming::Seen => {
+                self.heard = now.monotonic;
+                State::Established(self)
+            }
+            Incoming::Request(token, payloads) => {
+                self.heard = now.monotonic;
+                self.follow_rebinding(endpoint, common, datagram.path);
+                match payloads.map(Payloads::sort) {
+                    Ok(Ok(payloads)) => self.on_request(endpoint, now, common, token, &payloads),
+                    // Section 2.5: refused as a whole, and life goes on.
+                    Ok(Err(bad @ BadPayloads::Critical(_))) => {
+                        self.respond(endpoint, common, now, token, &[bad.to_notify()]);
+                        State::Established(self)
+                    }
+                    Ok(Err(bad)) => self.syntax(endpoint, now, common, token, &bad.to_string()),
+                    Err(error) => self.syntax(endpoint, now, common, token, &error.to_string()),
+                }
+            }
+            Incoming::Response(payloads) => {
+                self.heard = now.monotonic;
+                common.timers.stop(Timer::Retransmit);
+                let payloads = payloads.map_err(|e| e.to_string());
+                match payloads.and_then(|p| Payloads::sort(p).map_err(|e| e.to_string())) {
+                    Ok(payloads) => self.on_response(endpoint, now, common, &payloads),
+                    Err(why) => {
+                        let reason = CloseReason::PeerMisbehaved(format!("a response cannot be read: {why}"));
+                        let patience = endpoint.config.close_patience;
+                        self.pending = None;
+                        self.close(endpoint, now, common, patience, reason)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Section 2.21.3: INVALID_SYNTAX is the end of the IKE SA.
+    fn syntax(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        token: ResponseToken,
+        why: &str,
+    ) -> State {
+        let answer = notify::plain(notify::INVALID_SYNTAX, Vec::new());
+        self.respond(endpoint, common, now, token, &[answer]);
+        self.end(
+            endpoint,
+            now,
+            common,
+            CloseReason::PeerMisbehaved(format!("a request cannot be read: {why}")),
+        )
+    }
+
+    /// `Closed` now; what is left only repeats its last answer.
+    pub(crate) fn end(
+        self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        reason: CloseReason,
+    ) -> State {
+        let mut this = self;
+        this.leave(endpoint, common);
+        let Self { window, connection, remote_id, .. } = *this;
+        endpoint.closed(common, Some(connection.name.clone()), Some(remote_id), true, reason);
+        Spare::linger(endpoint, now, common, window, None)
+    }
+
+    fn on_request(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        token: ResponseToken,
+        payloads: &Payloads,
+    ) -> State {
+        let state = match token.exchange() {
+            ExchangeType::CreateChildSa => self.on_create_child_sa(endpoint, now, common, token, payloads),
+            ExchangeType::Informational => self.on_informational(endpoint, now, common, token, payloads),
+            _ => {
+                let answer = notify::plain(notify::INVALID_SYNTAX, Vec::new());
+                self.respond(endpoint, common, now, token, &[answer]);
+                State::Established(self)
+            }
+        };
+        match state {
+            State::Established(s) => s.pump(endpoint, now, common),
+            other => other,
+        }
+    }
+
+    fn on_response(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        payloads: &Payloads,
+    ) -> State {
+        let state = match self.pending.take() {
+            Some(Pending::Child(request)) => request.on_response(self, endpoint, now, common, payloads),
+            Some(Pending::Ike(request)) => request.on_response(self, endpoint, now, common, payloads),
+            Some(Pending::DeleteChild(inbound)) => {
+                let linger = endpoint.config.linger;
+                self.remove(endpoint, common, inbound, linger);
+                State::Established(self)
+            }
+            Some(Pending::Close) => return self.finish(endpoint, common),
+            Some(Pending::Update(update)) => update.on_response(self, endpoint, common, payloads),
+            Some(Pending::Probe) | None => State::Established(self),
+        };
+        match state {
+            State::Established(s) => s.pump(endpoint, now, common),
+            other => other,
+        }
+    }
+
+    pub(crate) fn respond(
+        &mut self,
+        endpoint: &mut Endpoint,
+        common: &mut IkeSaCommon,
+        now: Now,
+        token: ResponseToken,
+        payloads: &[Payload],
+    ) {
+        self.window.respond(token, payloads, &mut endpoint.events);
+        common.timers.set(Timer::DropCached, now.monotonic + CACHED_RESPONSE);
+    }
+
+    /// Sends a request and remembers what its answer is for. The window must be free.
+    pub(crate) fn send(
+        &mut self,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+        pending: Pending,
+    ) {
+        let until = self.window.request(
+            exchange,
+            payloads,
+            now.monotonic,
+            &endpoint.config.retransmit,
+            common.path,
+            &mut endpoint.events,
+        );
+        common.timers.set(Timer::Retransmit, until);
+        self.pending = Some(pending);
+    }
+
+    // --- tasks -------------------------------------------------------------------------------------------------
+
+    pub(crate) fn want(&mut self, task: Task) {
+        if self.closing.is_none() && !self.tasks.contains(&task) && !self.later.contains(&task) {
+            self.tasks.push_back(task);
+        }
+    }
+
+    /// A task has lost its reason.
+    pub(crate) fn forget(&mut self, task: &Task) {
+        self.tasks.retain(|t| t != task);
+        self.later.retain(|t| t != task);
+    }
+
+    /// Tries a task again when the peer may have finished what kept it (section 2.25).
+    pub(crate) fn want_later(
+        &mut self,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        task: Task,
+    ) {
+        if !self.later.contains(&task) {
+            self.later.push(task);
+        }
+        // A random part, so that both ends do not meet again.
+        let wait = Duration::from_secs(2).mul_f64(1.0 + endpoint.spread());
+        common.timers.set(Timer::Retry, now.monotonic + wait);
+    }
+
+    /// A Child SA in use is to be rekeyed.
+    pub(crate) fn want_child_rekey(&mut self, inbound: Spi) {
+        if let Some(child) = self.child(inbound)
+            && matches!(child.phase, Phase::Live | Phase::Fresh)
+        {
+            child.phase = Phase::Rekeying;
+            child.rekey_at = None;
+            self.want(Task::RekeyChild(inbound));
+        }
+    }
+
+    /// Starts tasks while the window is free.
+    pub(crate) fn pump(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+    ) -> State {
+        while !self.window.is_busy() {
+            if self.closing.is_some() {
+                let exchange = ExchangeType::Informational;
+                self.send(endpoint, now, common, exchange, &[delete_ike()], Pending::Close);
+                break;
+            }
+            let Some(task) = self.tasks.pop_front() else { break };
+            let started = match task {
+                Task::RekeyChild(inbound) => ChildRequest::rekey(&mut self, endpoint, now, common, inbound),
+                Task::NewChild => ChildRequest::fresh(&mut self, endpoint, now, common),
+                Task::DeleteChild(inbound) => {
+                    self.delete_child(endpoint, now, common, inbound);
+                    Ok(())
+                }
+                Task::RekeyIke => IkeRequest::start(&mut self, endpoint, now, common),
+                Task::Probe => {
+                    self.probe(endpoint, now, common);
+                    Ok(())
+                }
+                Task::UpdateAddresses => {
+                    self.update_addresses(endpoint, now, common);
+                    Ok(())
+                }
+            };
+            if let Err(error) = started {
+                let who = self.who(common);
+                endpoint.notice(true, format!("{who}: cannot rekey: {error}"));
+            }
+        }
+        self.arm_children(common);
+        State::Established(self)
+    }
+
+    // --- timers ------------------------------------------------------------------------------------------------
+
+    pub(crate) fn on_timer(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        timer: Timer,
+    ) -> State {
+        match timer {
+            Timer::Retransmit => {
+                let config = &endpoint.config.retransmit;
+                match self.window.retransmit(now.monotonic, config, common.path, &mut endpoint.events) {
+                    Some(Patience::Again(until)) => common.timers.set(Timer::Retransmit, until),
+                    Some(Patience::GaveUp { tries, seconds }) => {
+                        self.closing = self.closing.or(Some(CloseReason::Timeout { tries, seconds }));
+                        return self.finish(endpoint, common);
+                    }
+                    None => {}
+                }
+            }
+            Timer::GiveUp => return self.finish(endpoint, common),
+            Timer::Dpd => self.on_dpd(now, common),
+            Timer::RekeyIke => self.want(Task::RekeyIke),
+            Timer::ExpireIke => {
+                let why = "its lifetime is over and it could not be rekeyed";
+                let patience = endpoint.config.close_patience;
+                return self.close(endpoint, now, common, patience, CloseReason::Expired(why));
+            }
+            Timer::Retry => {
+                for task in std::mem::take(&mut self.later) {
+                    self.want(task);
+                }
+            }
+            Timer::Children => return self.on_children_timer(endpoint, now, common),
+            Timer::DropCached => self.window.drop_cached(),
+        }
+        self.pump(endpoint, now, common)
+    }
+
+    /// Section 2.4: only silence makes us probe; a request in flight is a probe already.
+    fn on_dpd(&mut self, now: Now, common: &mut IkeSaCommon) {
+        let dpd = self.connection.dpd;
+        let due = self.heard + dpd;
+        if due > now.monotonic {
+            common.timers.set(Timer::Dpd, due);
+        } else {
+            if !self.window.is_busy() {
+                self.want(Task::Probe);
+            }
+            common.timers.set(Timer::Dpd, now.monotonic + dpd);
+        }
+    }
+
+    fn on_children_timer(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+    ) -> State {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.monotonic);
+        let rekey: Vec<Spi> = self.children.iter().filter(|c| due(c.rekey_at)).map(|c| c.inbound).collect();
+        for inbound in rekey {
+            if let Some(child) = self.child(inbound) {
+                child.rekey_at = None;
+            }
+            self.want_child_rekey(inbound);
+        }
+        let expired: Vec<Spi> =
+            self.children.iter().filter(|c| due(c.expire_at)).map(|c| c.inbound).collect();
+        for inbound in expired {
+            if let Some(child) = self.child(inbound) {
+                child.expire_at = None;
+                child.phase = Phase::Deleting;
+                self.want(Task::DeleteChild(inbound));
+            }
+        }
+        if !self.children.is_empty() && !self.children.iter().any(Child::is_current) {
+            let why = "the lifetime of its last Child SA is over and that could not be rekeyed";
+            let patience = endpoint.config.close_patience;
+            return self.close(endpoint, now, common, patience, CloseReason::Expired(why));
+        }
+        self.pump(endpoint, now, common)
+    }
+
+    // --- what the embedder tells -------------------------------------------------------------------------------
+
+    pub(crate) fn inbound_activity(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        _common: &mut IkeSaCommon,
+        inbound: Spi,
+    ) -> State {
+        self.heard = now.monotonic;
+        self.use_outbound(endpoint, inbound);
+        State::Established(self)
+    }
+
+    /// The peer uses a Child SA that we answered in a rekey, or deletes the one before it: now we use it too.
+    pub(crate) fn use_outbound(&mut self, endpoint: &mut Endpoint, inbound: Spi) {
+        if let Some(child) = self.child(inbound).filter(|c| c.phase == Phase::Fresh) {
+            child.phase = Phase::Live;
+            endpoint.events.push_back(Event::UseOutbound { reqid: child.reqid, spi: child.outbound });
+        }
+    }
+
+    pub(crate) fn outbound_in_use(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        reqid: Reqid,
+        outbound: Spi,
+    ) -> State {
+        let new =
+            self.children.iter().find(|c| c.reqid == reqid && c.outbound == outbound).map(|c| c.inbound);
+        if let Some(new) = new {
+            let old: Vec<Spi> = self
+                .children
+                .iter()
+                .filter(|c| c.phase == Phase::Replaced { by: new })
+                .map(|c| c.inbound)
+                .collect();
+            for inbound in old {
+                self.want(Task::DeleteChild(inbound));
+            }
+        }
+        self.pump(endpoint, now, common)
+    }
+
+    /// NAT rebinding (section 2.23): an authentic packet from another address or port moves the peer, but only if it is
+    /// behind a NAT and we are not: a host behind a NAT does not follow.
+    pub(crate) fn follow_rebinding(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, path: Path) {
+        if path.remote != common.path.remote && self.nat.remote && !self.nat.local && self.closing.is_none() {
+            self.set_path(endpoint, common, path);
+        }
+    }
+
+    pub(crate) fn set_path(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, path: Path) {
+        if common.path != path {
+            common.path = path;
+            endpoint.events.push_back(Event::MovePath { ike: common.id, path });
+        }
+    }
+
+    // --- the end -----------------------------------------------------------------------------------------------
+
+    /// Gives back what it holds: Child SAs, lease, its place in the books. May be called again.
+    pub(crate) fn leave(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon) {
+        let all: Vec<Spi> = self.children.iter().map(|c| c.inbound).collect();
+        for inbound in all {
+            self.remove(endpoint, common, inbound, Duration::ZERO);
+        }
+        if std::mem::take(&mut self.leased)
+            && let Some(pool) = &mut endpoint.pool
+        {
+            pool.release(common.id);
+        }
+        if let Some(ids) = endpoint.peers.get_mut(&self.remote_id) {
+            ids.retain(|id| *id != common.id);
+            if ids.is_empty() {
+                endpoint.peers.remove(&self.remote_id);
+            }
+        }
+    }
+
+    /// Stops traffic, then DELETE as soon as the window is free; `Closed` comes within `patience`.
+    pub(crate) fn close(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        patience: Duration,
+        reason: CloseReason,
+    ) -> State {
+        let until = now.monotonic + patience;
+        if self.closing.is_none() {
+            self.closing = Some(reason);
+            self.leave(endpoint, common);
+            self.tasks.clear();
+            self.later.clear();
+            for timer in [Timer::Dpd, Timer::RekeyIke, Timer::ExpireIke, Timer::Retry] {
+                common.timers.stop(timer);
+            }
+        }
+        let until = common.timers.get(Timer::GiveUp).map_or(until, |known| known.min(until));
+        common.timers.set(Timer::GiveUp, until);
+        self.pump(endpoint, now, common)
+    }
+
+    fn finish(mut self: Box<Self>, endpoint: &mut Endpoint, common: &mut IkeSaCommon) -> State {
+        let reason = self.closing.take().unwrap_or(CloseReason::Local);
+        endpoint.finish(common, None, Some(self), None, reason)
+    }
+
+    /// As the MOBIKE initiator: see [`Endpoint::update_path`].
+    pub(crate) fn move_to(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        path: Path,
+    ) -> (State, Result<(), CommandError>) {
+        if !self.mobike || self.first_role != Role::Initiator {
+            let why = "MOBIKE was not negotiated with us as its initiator";
+            return (State::Established(self), Err(CommandError::NotNow(why)));
+        }
+        self.set_path(endpoint, common, path);
+        self.want(Task::UpdateAddresses);
+        (self.pump(endpoint, now, common), Ok(()))
+    }
+}
+
+impl Endpoint {
+    /// A share between 0 and 1 for spreading.
+    pub(crate) fn spread(&mut self) -> f64 {
+        let mut octet = [0; 1];
+        let _ = self.random.fill(&mut octet);
+        f64::from(octet[0]) / 256.0
+    }
+
+    /// What a new IKE SA means for older ones of the same identity. INITIAL_CONTACT (section 2.4) says that they are
+    /// dead: nothing is sent on them then.
+    ///
+    /// # Errors
+    /// The reason for the log, where the new one is to be refused.
+    pub(crate) fn apply_unique(
+        &mut self,
+        now: Now,
+        connection: &Connection,
+        remote_id: &Identity,
+        path: Path,
+        initial_contact: bool,
+    ) -> Result<(), String> {
+        let old: Vec<IkeSaId> = self.peers.get(remote_id).cloned().unwrap_or_default();
+        if old.is_empty() {
+            return Ok(());
+        }
+        let patience = self.config.close_patience;
+        match connection.unique {
+            Unique::Never if !initial_contact => {}
+            Unique::Never => old.into_iter().for_each(|id| self.drop_silently(id)),
+            Unique::Replace => {
+                for id in old {
+                    if initial_contact {
+                        self.drop_silently(id);
+                    } else {
+                        // It is in the table: `peers` names only what is established.
+                        let _ = self.close_within(now, id, patience, CloseReason::Replaced);
+                    }
+                }
+            }
+            Unique::Keep => {
+                for id in old {
+                    let same_host = self.path_of(id).is_some_and(|old| old.remote.ip() == path.remote.ip());
+                    if initial_contact && same_host {
+                        self.drop_silently(id);
+                        continue;
+                    }
+                    // Should the old one be dead, the next attempt will find it gone.
+                    self.probe_now(now, id);
+                    return Err(
+                        "the identity is connected already, and `unique = keep` keeps the older one".into()
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}

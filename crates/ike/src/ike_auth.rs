@@ -1,0 +1,675 @@
+//! IKE_AUTH (RFC 7296 sections 1.2, 2.15, 2.16, 2.19, 2.21.2): both roles.
+//!
+//! A peer whose authentication fails learns AUTHENTICATION_FAILED and nothing else; why, stands in the log.
+
+use crate::auth::{self, method};
+use crate::certs;
+use crate::child::{self, Offer, Placement, Refusal};
+use crate::config::{AddressConfig, Connection, Credential, LeaseRequest, Now, PeerAuth, RemoteId, Role};
+use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
+use crate::established::Established;
+use crate::event::{Activate, CloseReason, Lease};
+use crate::identity::Identity;
+use crate::ike_sa_init::{InitKey, X509_SIGNATURE};
+use crate::keymat::{AuthKeys, SkD};
+use crate::nat::Nat;
+use crate::negotiation::SelectedIke;
+use crate::notify;
+use crate::payloads::Payloads;
+use crate::spare::Spare;
+use crate::timer::Timer;
+use crate::window::{Incoming, Packets, Patience, ResponseToken, Window};
+use crate::wire::{Config, ExchangeType, Payload, RawId};
+use ferry6_crypto::HashAlgorithm;
+use rustls_pki_types::CertificateDer;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+/// CERT payloads that are looked at; more are passed over.
+const MAX_CERTS: usize = 8;
+
+/// Configuration payload types and attributes (section 3.15).
+mod cfg {
+    pub(super) const REQUEST: u8 = 1;
+    pub(super) const REPLY: u8 = 2;
+    pub(super) const INTERNAL_IP6_ADDRESS: u16 = 8;
+    pub(super) const INTERNAL_IP6_DNS: u16 = 10;
+}
+
+/// What IKE_SA_INIT leaves for IKE_AUTH. Dropped when that is over.
+pub(crate) struct Agreed {
+    pub(crate) selected: SelectedIke,
+    pub(crate) sk_d: SkD,
+    pub(crate) auth_keys: AuthKeys,
+    pub(crate) window: Window,
+    /// RealMessage1 and RealMessage2 of section 2.15.
+    pub(crate) request: Vec<u8>,
+    pub(crate) response: Vec<u8>,
+    pub(crate) ni: Vec<u8>,
+    pub(crate) nr: Vec<u8>,
+    pub(crate) peer_hashes: Option<Vec<HashAlgorithm>>,
+    pub(crate) fragmentation: bool,
+    pub(crate) nat: Nat,
+    pub(crate) vendor: Vec<String>,
+}
+
+impl Agreed {
+    /// What `signer` signs: its first message, the other's nonce, prf(SK_p, its ID).
+    fn signed_octets(&self, endpoint: &Endpoint, signer: Role, id: &RawId) -> Vec<u8> {
+        let (message, nonce) = match signer {
+            Role::Initiator => (&self.request, &self.nr),
+            Role::Responder => (&self.response, &self.ni),
+        };
+        let sk_p = self.auth_keys.of(signer);
+        auth::signed_octets(&endpoint.crypto, self.selected.prf(), message, nonce, sk_p, id)
+    }
+
+    /// Our AUTH payload, and in front of it our CERT payloads.
+    fn prove(
+        &self,
+        endpoint: &Endpoint,
+        connection: &Connection,
+        role: Role,
+        id: &RawId,
+    ) -> Result<(Vec<Payload>, Payload), String> {
+        let octets = self.signed_octets(endpoint, role, id);
+        match &connection.credential {
+            Credential::Psk(psk) => {
+                let data = auth::psk_auth(&endpoint.crypto, self.selected.prf(), psk, &octets);
+                let data = data.expose().to_vec();
+                Ok((Vec::new(), Payload::Auth { method: method::PSK, data }))
+            }
+            Credential::Certificate { chain, key } => {
+                let (method, data) = auth::sign(key.as_ref(), self.peer_hashes.as_deref(), &octets)
+                    .map_err(|e| format!("connection {:?}: cannot sign: {e}", connection.name))?;
+                let certs = chain
+                    .iter()
+                    .map(|c| Payload::Cert { encoding: X509_SIGNATURE, data: c.to_vec() })
+                    .collect();
+                Ok((certs, Payload::Auth { method, data }))
+            }
+        }
+    }
+
+    /// Checks the peer's AUTH against one connection; the error is for the log.
+    fn verify(
+        &self,
+        endpoint: &Endpoint,
+        now: Now,
+        connection: &Connection,
+        peer: Role,
+        raw_id: &RawId,
+        payloads: &Payloads,
+    ) -> Result<(), String> {
+        let Some((method, data)) = &payloads.auth else {
+            return Err("it sent no AUTH payload: it wants EAP, which is not supported".to_owned());
+        };
+        let octets = self.signed_octets(endpoint, peer, raw_id);
+        match &connection.peer_auth {
+            PeerAuth::Psk(psk) => {
+                if *method != method::PSK {
+                    return Err(format!("it authenticates by method {method}, a pre-shared key is required"));
+                }
+                let expected = auth::psk_auth(&endpoint.crypto, self.selected.prf(), psk, &octets);
+                if expected.ct_eq(data) {
+                    Ok(())
+                } else {
+                    Err("its pre-shared key is not the same as ours".to_owned())
+                }
+            }
+            PeerAuth::Certificate { anchors, crls, revocation } => {
+                if *method == method::PSK {
+                    return Err("it authenticates by pre-shared key, a certificate is required".to_owned());
+                }
+                let chain: Vec<CertificateDer<'_>> = payloads
+                    .certs
+                    .iter()
+                    .filter(|(encoding, _)| *encoding == X509_SIGNATURE)
+                    .take(MAX_CERTS)
+                    .map(|(_, der)| CertificateDer::from(der.as_slice()))
+                    .collect();
+                let spki = certs::verify_peer(
+                    &endpoint.crypto,
+                    &chain,
+                    &Identity::from(raw_id),
+                    anchors,
+                    crls,
+                    *revocation,
+                    now.wall,
+                )
+                .map_err(|e| e.to_string())?;
+                auth::verify(&endpoint.crypto, &spki, *method, data, &octets).map_err(|e| e.to_string())
+            }
+        }
+    }
+
+    fn into_established(
+        self,
+        connection: Arc<Connection>,
+        now: Now,
+        first_role: Role,
+        remote_id: Identity,
+    ) -> Established {
+        Established::new(connection, now, first_role, remote_id, self)
+    }
+}
+
+/// Where the size of IKE messages is bounded, and the peer can put fragments together (RFC 7383 section 2.3).
+fn fragment_size(connection: &Connection, agreed: &Agreed) -> Option<usize> {
+    connection.fragment_size.filter(|_| agreed.fragmentation)
+}
+
+// --- initiator -------------------------------------------------------------------------------------------------
+
+/// Awaits the response of IKE_AUTH.
+pub(crate) struct AuthSent {
+    pub(crate) connection: Arc<Connection>,
+    agreed: Agreed,
+    offer: Offer,
+    reqid: crate::event::Reqid,
+}
+
+impl AuthSent {
+    pub(crate) fn start(
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        connection: Arc<Connection>,
+        mut agreed: Agreed,
+    ) -> State {
+        if !agreed.nat.supported {
+            // Without it the peer would send ESP outside UDP, which does not reach us.
+            let why = "the peer does not support NAT traversal (no NAT_DETECTION in IKE_SA_INIT), and ESP is carried in UDP only";
+            return endpoint.finish(
+                common,
+                Some(&connection),
+                None,
+                None,
+                CloseReason::WeRefused(why.to_owned()),
+            );
+        }
+        agreed.window.set_fragment_size(fragment_size(&connection, &agreed));
+        let id = RawId::from(&connection.local_id);
+        let local_ts = connection.local_ts.clone();
+        let remote_ts = connection.remote_ts.clone();
+        let built = agreed.prove(endpoint, &connection, Role::Initiator, &id).and_then(|proof| {
+            let child = child::offer(endpoint, &connection, local_ts, remote_ts, false, Vec::new())
+                .map_err(|e| e.to_string())?;
+            Ok((proof, child))
+        });
+        let ((certs, auth), (offer, child)) = match built {
+            Ok(built) => built,
+            Err(why) => {
+                return endpoint.finish(common, Some(&connection), None, None, CloseReason::WeRefused(why));
+            }
+        };
+        let mut payloads = vec![Payload::IdInitiator(id)];
+        payloads.extend(certs);
+        // We keep no IKE SA across a restart; where this is our first one with the peer, it may drop older ones.
+        let first = match &connection.remote_id {
+            RemoteId::Exactly(id) => !endpoint.peers.contains_key(id),
+            RemoteId::Any | RemoteId::Pattern(_) => endpoint.peers.is_empty(),
+        };
+        if first {
+            payloads.push(notify::plain(notify::INITIAL_CONTACT, Vec::new()));
+        }
+        if let PeerAuth::Certificate { anchors, .. } = &connection.peer_auth {
+            let data = certs::cert_request(&endpoint.crypto, anchors);
+            payloads.push(Payload::CertReq { encoding: X509_SIGNATURE, data });
+        }
+        if let RemoteId::Exactly(id) = &connection.remote_id {
+            payloads.push(Payload::IdResponder(RawId::from(id)));
+        }
+        payloads.push(auth);
+        payloads.extend(config_request(&connection));
+        payloads.extend(child);
+        if connection.mobike {
+            payloads.push(notify::plain(notify::MOBIKE_SUPPORTED, Vec::new()));
+            payloads.push(notify::plain(notify::NO_ADDITIONAL_ADDRESSES, Vec::new()));
+        }
+        let until = agreed.window.request(
+            ExchangeType::IkeAuth,
+            &payloads,
+            now.monotonic,
+            &endpoint.config.retransmit,
+            common.path,
+            &mut endpoint.events,
+        );
+        common.timers.set(Timer::Retransmit, until);
+        let reqid = endpoint.fresh_reqid();
+        State::AuthSent(Box::new(Self { connection, agreed, offer, reqid }))
+    }
+
+    pub(crate) fn on_timer(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        timer: Timer,
+    ) -> State {
+        if timer != Timer::Retransmit {
+            return State::AuthSent(self);
+        }
+        let patience = self.agreed.window.retransmit(
+            now.monotonic,
+            &endpoint.config.retransmit,
+            common.path,
+            &mut endpoint.events,
+        );
+        match patience {
+            Some(Patience::Again(until)) => {
+                common.timers.set(Timer::Retransmit, until);
+                State::AuthSent(self)
+            }
+            Some(Patience::GaveUp { tries, seconds }) => endpoint.finish(
+                common,
+                Some(&self.connection),
+                None,
+                None,
+                CloseReason::Timeout { tries, seconds },
+            ),
+            None => State::AuthSent(self),
+        }
+    }
+
+    pub(crate) fn on_message(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        datagram: &Datagram<'_>,
+    ) -> State {
+        // A request can come only after our IKE_AUTH was answered: its time has not come, and the peer will repeat it.
+        if !datagram.header.response {
+            return State::AuthSent(self);
+        }
+        match self.agreed.window.receive(datagram, &mut endpoint.events) {
+            Incoming::Response(payloads) => {
+                common.timers.stop(Timer::Retransmit);
+                let payloads = payloads.map_err(|e| e.to_string());
+                match payloads.and_then(|p| Payloads::sort(p).map_err(|e| e.to_string())) {
+                    Ok(payloads) => self.on_response(endpoint, now, common, &payloads),
+                    Err(why) => {
+                        let reason = CloseReason::PeerMisbehaved(format!("IKE_AUTH response: {why}"));
+                        let connection = self.connection.clone();
+                        endpoint.finish(common, Some(&connection), None, None, reason)
+                    }
+                }
+            }
+            Incoming::Nothing | Incoming::Seen | Incoming::Request(..) => State::AuthSent(self),
+        }
+    }
+
+    fn on_response(
+        self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        payloads: &Payloads,
+    ) -> State {
+        let Self { connection, agreed, offer, reqid } = *self;
+        let (Some(raw_id), true) = (&payloads.id_responder, payloads.auth.is_some()) else {
+            // No IKE SA came up: the notify stands alone.
+            let reason = match payloads.error() {
+                Some(error) => CloseReason::PeerRefused(refusal_text(error.notify_type)),
+                None => CloseReason::PeerMisbehaved("IKE_AUTH response without IDr or AUTH".to_owned()),
+            };
+            return endpoint.finish(common, Some(&connection), None, None, reason);
+        };
+        let remote_id = Identity::from(raw_id);
+        let verified = if connection.remote_id.matches(&remote_id) {
+            agreed.verify(endpoint, now, &connection, Role::Responder, raw_id, payloads)
+        } else {
+            Err(format!("it is not the one that connection {:?} is for", connection.name))
+        };
+        if let Err(why) = verified {
+            // Section 2.21.2: the responder believes that the IKE SA is up; it is told by a request of its own.
+            let reason =
+                CloseReason::WeRefused(format!("{} ({}) is refused: {why}", remote_id, common.path.remote));
+            endpoint.finish(common, Some(&connection), None, Some(remote_id), reason);
+            let failed = notify::plain(notify::AUTHENTICATION_FAILED, Vec::new());
+            return Spare::say_last(endpoint, now, common, agreed.window, &[failed]);
+        }
+        let refuse = |endpoint: &mut Endpoint, common: &mut IkeSaCommon, window, reason| {
+            endpoint.finish(common, Some(&connection), None, Some(remote_id.clone()), reason);
+            Spare::delete(endpoint, now, common, window)
+        };
+        if let Some(error) = payloads.error().filter(|_| payloads.sa.is_none()) {
+            let reason = CloseReason::PeerRefused(refusal_text(error.notify_type));
+            return refuse(endpoint, common, agreed.window, reason);
+        }
+        let lease = read_lease(payloads);
+        if matches!(connection.addresses, AddressConfig::Request(_)) && lease.address.is_none() {
+            let why = "an IPv6 address was requested, but the peer's configuration payload has none";
+            return refuse(endpoint, common, agreed.window, CloseReason::PeerRefused(why.to_owned()));
+        }
+        let ours = child::local_policy(&connection, &lease);
+        let negotiated = match offer.accept(payloads, &ours) {
+            Ok(negotiated) => negotiated,
+            Err(why) => {
+                let reason = CloseReason::PeerMisbehaved(format!("IKE_AUTH response: {why}"));
+                return refuse(endpoint, common, agreed.window, reason);
+            }
+        };
+        let keys =
+            agreed.sk_d.child(&endpoint.crypto, negotiated.selected.suite(), None, &agreed.ni, &agreed.nr);
+        let mobike = connection.mobike && payloads.has(notify::MOBIKE_SUPPORTED);
+        let mut established = agreed.into_established(connection, now, Role::Initiator, remote_id);
+        established.lease = lease;
+        established.mobike = mobike;
+        established.announce(endpoint, common, now);
+        let place =
+            Placement { reqid, exchange_role: Role::Initiator, activate: Activate::Now, replaces: None };
+        established.install(endpoint, common, now, negotiated, keys, place);
+        State::Established(Box::new(established))
+    }
+}
+
+fn refusal_text(notify_type: u16) -> String {
+    let hint = match notify_type {
+        notify::AUTHENTICATION_FAILED => {
+            ": it does not accept our identity, certificate or pre-shared key; its log tells why"
+        }
+        notify::NO_PROPOSAL_CHOSEN => ": it accepts none of the ESP proposals of this connection",
+        notify::TS_UNACCEPTABLE => ": it does not accept the traffic selectors of this connection",
+        notify::INTERNAL_ADDRESS_FAILURE => ": it has no address to give",
+        notify::FAILED_CP_REQUIRED => ": it wants us to request an address",
+        _ => "",
+    };
+    format!("{}{hint}", notify::display(notify_type))
+}
+
+fn config_request(connection: &Connection) -> Option<Payload> {
+    let AddressConfig::Request(wanted) = connection.addresses else { return None };
+    let address = wanted.map_or(Vec::new(), |a| with_prefix(a).to_vec());
+    let attributes = vec![(cfg::INTERNAL_IP6_ADDRESS, address), (cfg::INTERNAL_IP6_DNS, Vec::new())];
+    Some(Payload::Config(Config { cfg_type: cfg::REQUEST, attributes }))
+}
+
+/// INTERNAL_IP6_ADDRESS: 16 octets and the prefix length.
+fn with_prefix(address: Ipv6Addr) -> [u8; 17] {
+    let mut out = [128; 17];
+    out[..16].copy_from_slice(&address.octets());
+    out
+}
+
+fn ipv6(value: &[u8]) -> Option<Ipv6Addr> {
+    value.get(..16).and_then(|a| <[u8; 16]>::try_from(a).ok()).map(Ipv6Addr::from)
+}
+
+/// A CFG_REPLY. Whatever prefix length it tells, the address is ours alone. IPv4 attributes are passed over.
+fn read_lease(payloads: &Payloads) -> Lease {
+    let mut lease = Lease::default();
+    let Some(config) = payloads.config.as_ref().filter(|c| c.cfg_type == cfg::REPLY) else { return lease };
+    for (attribute, value) in &config.attributes {
+        match *attribute {
+            cfg::INTERNAL_IP6_ADDRESS if lease.address.is_none() => {
+                lease.address = ipv6(value).filter(|a| !a.is_unspecified() && !a.is_multicast());
+            }
+            cfg::INTERNAL_IP6_DNS if lease.dns.len() < 8 => lease.dns.extend(ipv6(value)),
+            _ => {}
+        }
+    }
+    lease
+}
+
+// --- responder -------------------------------------------------------------------------------------------------
+
+/// Awaits the request of IKE_AUTH.
+pub(crate) struct HalfOpen {
+    pub(crate) source: IpAddr,
+    pub(crate) init: InitKey,
+    pub(crate) response: Packets,
+    pub(crate) agreed: Agreed,
+}
+
+/// What came of the Child SA in IKE_AUTH.
+type ChildOutcome = Result<(child::Negotiated, Lease), Refusal>;
+
+impl HalfOpen {
+    pub(crate) fn on_timer(self: Box<Self>, endpoint: &mut Endpoint, timer: Timer) -> State {
+        if timer != Timer::GiveUp {
+            return State::HalfOpen(self);
+        }
+        // No `Closed`: the embedder has never heard of it, and a flood must not fill its log.
+        endpoint.inits.remove(&self.init);
+        State::Gone
+    }
+
+    pub(crate) fn on_message(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        datagram: &Datagram<'_>,
+    ) -> State {
+        let (token, payloads) = match self.agreed.window.receive(datagram, &mut endpoint.events) {
+            Incoming::Request(token, payloads) => (token, payloads),
+            Incoming::Nothing | Incoming::Seen | Incoming::Response(_) => return State::HalfOpen(self),
+        };
+        endpoint.inits.remove(&self.init);
+        common.path = datagram.path;
+        common.timers.stop(Timer::GiveUp);
+        let agreed = self.agreed;
+        let payloads =
+            payloads.map_err(|e| Refusal::new(notify::INVALID_SYNTAX, e.to_string())).and_then(|p| {
+                Payloads::sort(p).map_err(|e| Refusal { notify: e.to_notify(), reason: e.to_string() })
+            });
+        match payloads {
+            Ok(_) if token.exchange() != ExchangeType::IkeAuth => {
+                let why = Refusal::new(notify::INVALID_SYNTAX, "a message that is not IKE_AUTH came first");
+                refuse(endpoint, now, common, agreed, token, None, why)
+            }
+            Ok(payloads) => on_auth_request(endpoint, now, common, agreed, token, &payloads),
+            Err(refusal) => refuse(endpoint, now, common, agreed, token, None, refusal),
+        }
+    }
+}
+
+/// Answers with one notify, and the IKE SA is gone.
+fn refuse(
+    endpoint: &mut Endpoint,
+    now: Now,
+    common: &mut IkeSaCommon,
+    mut agreed: Agreed,
+    token: ResponseToken,
+    remote_id: Option<Identity>,
+    refusal: Refusal,
+) -> State {
+    agreed.window.respond(token, &[refusal.notify], &mut endpoint.events);
+    let who = remote_id.as_ref().map_or_else(String::new, |id| format!("{id} "));
+    let text = format!("{who}({}) is refused: {}", common.path.remote, refusal.reason);
+    endpoint.finish(common, None, None, remote_id, CloseReason::WeRefused(text));
+    // A lost answer is repeated for a while.
+    Spare::linger(endpoint, now, common, agreed.window, None)
+}
+
+fn on_auth_request(
+    endpoint: &mut Endpoint,
+    now: Now,
+    common: &mut IkeSaCommon,
+    mut agreed: Agreed,
+    token: ResponseToken,
+    payloads: &Payloads,
+) -> State {
+    let Some(raw_id) = &payloads.id_initiator else {
+        let why = Refusal::new(notify::INVALID_SYNTAX, "IKE_AUTH request without IDi");
+        return refuse(endpoint, now, common, agreed, token, None, why);
+    };
+    let remote_id = Identity::from(raw_id);
+    let failed = |why: String| Refusal::new(notify::AUTHENTICATION_FAILED, why);
+    let connection = match choose_connection(endpoint, now, &agreed, raw_id, &remote_id, payloads) {
+        Ok(connection) => connection,
+        Err(why) => return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why)),
+    };
+    let initial_contact = payloads.has(notify::INITIAL_CONTACT);
+    if let Err(why) = endpoint.apply_unique(now, &connection, &remote_id, common.path, initial_contact) {
+        return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why));
+    }
+    agreed.window.set_fragment_size(fragment_size(&connection, &agreed));
+    let id = RawId::from(&connection.local_id);
+    let (certs, auth) = match agreed.prove(endpoint, &connection, Role::Responder, &id) {
+        Ok(proof) => proof,
+        Err(why) => return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why)),
+    };
+    let outcome = negotiate_child(endpoint, common, &connection, &agreed, &remote_id, payloads);
+    let outcome = outcome.map(|(negotiated, lease)| {
+        let suite = negotiated.selected.suite();
+        let keys = agreed.sk_d.child(&endpoint.crypto, suite, None, &agreed.ni, &agreed.nr);
+        (negotiated, lease, keys)
+    });
+    let mobike = connection.mobike && payloads.has(notify::MOBIKE_SUPPORTED);
+    let mut answer = vec![Payload::IdResponder(id)];
+    answer.extend(certs);
+    answer.push(auth);
+    let mut established = agreed.into_established(connection, now, Role::Responder, remote_id);
+    established.mobike = mobike;
+    match outcome {
+        Ok((negotiated, lease, keys)) => {
+            answer.extend(config_reply(&lease, payloads));
+            answer.extend(negotiated.payloads(Vec::new()));
+            established.leased = matches!(established.connection.addresses, AddressConfig::Assign);
+            established.lease = lease;
+            established.announce(endpoint, common, now);
+            let reqid = endpoint.fresh_reqid();
+            let place =
+                Placement { reqid, exchange_role: Role::Responder, activate: Activate::Now, replaces: None };
+            established.install(endpoint, common, now, negotiated, keys, place);
+        }
+        // The IKE SA stays without a Child SA (section 1.2).
+        Err(refusal) => {
+            established.announce(endpoint, common, now);
+            endpoint.notice(
+                true,
+                format!(
+                    "{} ({}), connection {:?}: no Child SA: {}",
+                    established.remote_id, common.path.remote, established.connection.name, refusal.reason
+                ),
+            );
+            answer.push(refusal.notify);
+        }
+    }
+    if mobike {
+        answer.push(notify::plain(notify::MOBIKE_SUPPORTED, Vec::new()));
+        answer.push(notify::plain(notify::NO_ADDITIONAL_ADDRESSES, Vec::new()));
+    }
+    established.respond(endpoint, common, now, token, &answer);
+    State::Established(Box::new(established))
+}
+
+/// The first connection whose identities, algorithms and kind of authentication fit and whose secret or CA verifies
+/// AUTH. A peer that matches nothing learns as little as one with a wrong key.
+fn choose_connection(
+    endpoint: &Endpoint,
+    now: Now,
+    agreed: &Agreed,
+    raw_id: &RawId,
+    remote_id: &Identity,
+    payloads: &Payloads,
+) -> Result<Arc<Connection>, String> {
+    let wanted = payloads.id_responder.as_ref().map(Identity::from);
+    let by_psk = payloads.auth.as_ref().map(|(m, _)| *m == method::PSK);
+    let mut why = None;
+    for connection in endpoint.connections() {
+        if !agreed.selected.allowed_by(&connection.ike)
+            || wanted.as_ref().is_some_and(|id| *id != connection.local_id)
+            || !connection.remote_id.matches(remote_id)
+        {
+            continue;
+        }
+        match agreed.verify(endpoint, now, &connection, Role::Initiator, raw_id, payloads) {
+            Ok(()) => return Ok(connection),
+            Err(reason) => {
+                // What is told is the failure of a connection with the same kind of authentication, if there is one.
+                let same_kind = by_psk == Some(matches!(connection.peer_auth, PeerAuth::Psk(_)));
+                if same_kind || why.is_none() {
+                    why = Some(format!("connection {:?}: {reason}", connection.name));
+                }
+            }
+        }
+    }
+    Err(why.unwrap_or_else(|| match wanted {
+        Some(id) => format!("no connection is for this identity with us as {} and these IKE algorithms", id),
+        None => "no connection is for this identity and these IKE algorithms".to_owned(),
+    }))
+}
+
+/// The Child SA of IKE_AUTH: algorithms first, then the address, then selectors, so that no address is given for
+/// nothing.
+fn negotiate_child(
+    endpoint: &mut Endpoint,
+    common: &IkeSaCommon,
+    connection: &Connection,
+    agreed: &Agreed,
+    remote_id: &Identity,
+    payloads: &Payloads,
+) -> ChildOutcome {
+    if !agreed.nat.supported || common.path.local.port() != endpoint.config.nat_port {
+        let why = "the peer does not use NAT traversal, and ESP is carried in UDP only";
+        return Err(Refusal::new(notify::NO_PROPOSAL_CHOSEN, why));
+    }
+    let selected = child::choose(connection, payloads, None)?;
+    let lease = match connection.addresses {
+        AddressConfig::Assign => assign(endpoint, common, connection, remote_id, payloads)?,
+        AddressConfig::None | AddressConfig::Request(_) => Lease::default(),
+    };
+    let local = child::local_policy(connection, &lease);
+    let remote = child::remote_policy(connection, &lease);
+    match child::answer(endpoint, connection, selected, payloads, &local, &remote) {
+        Ok(negotiated) => Ok((negotiated, lease)),
+        Err(refusal) => {
+            if lease.address.is_some()
+                && let Some(pool) = &mut endpoint.pool
+            {
+                pool.release(common.id);
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// A lease for an authenticated peer (section 2.19).
+fn assign(
+    endpoint: &mut Endpoint,
+    common: &IkeSaCommon,
+    connection: &Connection,
+    remote_id: &Identity,
+    payloads: &Payloads,
+) -> Result<Lease, Refusal> {
+    let asked = payloads
+        .config
+        .iter()
+        .filter(|c| c.cfg_type == cfg::REQUEST)
+        .flat_map(|c| &c.attributes)
+        .find(|(attribute, _)| *attribute == cfg::INTERNAL_IP6_ADDRESS);
+    let Some((_, wanted)) = asked else {
+        let why =
+            "the peer requests no IPv6 address by configuration payload, which this connection requires";
+        return Err(Refusal::new(notify::FAILED_CP_REQUIRED, why));
+    };
+    let request = LeaseRequest {
+        ike: common.id,
+        connection: &connection.name,
+        identity: remote_id,
+        wanted: ipv6(wanted).filter(|a| !a.is_unspecified()),
+    };
+    let lease = match &mut endpoint.pool {
+        Some(pool) => pool.assign(&request).map_err(|e| e.to_string()),
+        None => Err("no address pool is configured".to_owned()),
+    };
+    lease.map_err(|why| Refusal::new(notify::INTERNAL_ADDRESS_FAILURE, why))
+}
+
+/// CFG_REPLY; DNS servers only to who asked for them.
+fn config_reply(lease: &Lease, payloads: &Payloads) -> Option<Payload> {
+    let address = lease.address?;
+    let asked_dns = payloads
+        .config
+        .iter()
+        .any(|c| c.attributes.iter().any(|(attribute, _)| *attribute == cfg::INTERNAL_IP6_DNS));
+    let mut attributes = vec![(cfg::INTERNAL_IP6_ADDRESS, with_prefix(address).to_vec())];
+    if asked_dns {
+        attributes.extend(lease.dns.iter().map(|d| (cfg::INTERNAL_IP6_DNS, d.octets().to_vec())));
+    }
+    Some(Payload::Config(Config { cfg_type: cfg::REPLY, attributes }))
+}

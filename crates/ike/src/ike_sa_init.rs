@@ -1,0 +1,623 @@
+//! IKE_SA_INIT (RFC 7296 sections 1.2, 2.6, 2.7, 2.23): both roles.
+
+use crate::config::{Connection, Now, Role};
+use crate::cookie::{Admission, Asker, Cookies};
+use crate::endpoint::{CommandError, Datagram, Endpoint, IkeSa, IkeSaCommon, State};
+use crate::event::{CloseReason, Event, IkeKeyLog, Path, Transmit};
+use crate::ike_auth::{Agreed, AuthSent, HalfOpen};
+use crate::keymat::{IkeKeys, Skeyseed};
+use crate::nat::{self, Nat};
+use crate::negotiation::{self, SelectedIke};
+use crate::notify;
+use crate::payloads::Payloads;
+use crate::timer::{Timer, Timers};
+use crate::window::{InFlight, Packets, Patience, Window};
+use crate::wire::message::{HeaderFields, encode_message, parse_payloads};
+use crate::wire::{ExchangeType, Header, Payload, Proposal};
+use bytes::Bytes;
+use ferry6_crypto::{CryptoError, Group, HashAlgorithm, KeyExchange};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// "X.509 Certificate - Signature" (section 3.6).
+pub(crate) const X509_SIGNATURE: u8 = 4;
+/// Cookies that a responder may ask for in a row.
+const MAX_COOKIES: u8 = 3;
+/// A cookie has 1 to 64 octets (section 2.6).
+const COOKIE_LEN: std::ops::RangeInclusive<usize> = 1..=64;
+/// A nonce has 16 to 256 octets (section 2.10).
+pub(crate) const NONCE_LEN: std::ops::RangeInclusive<usize> = 16..=256;
+/// What we verify signatures with (RFC 7427 section 4), and the identity hash for Ed25519 (RFC 8420).
+const SIGNATURE_HASHES: [HashAlgorithm; 4] =
+    [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512, HashAlgorithm::Identity];
+
+/// Recognises a retransmitted request by all of it and its sender (section 2.1).
+pub(crate) type InitKey = (SocketAddr, [u8; 32]);
+
+fn signature_hashes() -> Payload {
+    let data: Vec<u8> = SIGNATURE_HASHES.iter().flat_map(|h| h.id().to_be_bytes()).collect();
+    notify::plain(notify::SIGNATURE_HASH_ALGORITHMS, data)
+}
+
+/// The peer's list; `None` where it sent none (it then takes only the classic methods).
+fn peer_hashes(payloads: &Payloads) -> Option<Vec<HashAlgorithm>> {
+    let list = payloads.notify(notify::SIGNATURE_HASH_ALGORITHMS)?;
+    Some(
+        list.data
+            .chunks_exact(2)
+            .filter_map(|id| HashAlgorithm::from_id(u16::from_be_bytes([id[0], id[1]])))
+            .collect(),
+    )
+}
+
+fn vendor_text(payloads: &Payloads) -> Vec<String> {
+    payloads
+        .vendor_ids
+        .iter()
+        .take(8)
+        .map(|id| {
+            let id = &id[..id.len().min(64)];
+            match std::str::from_utf8(id) {
+                Ok(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() || c == ' ') => {
+                    text.to_owned()
+                }
+                _ => id.iter().map(|b| format!("{b:02x}")).collect(),
+            }
+        })
+        .collect()
+}
+
+/// What both sides do once they have all of IKE_SA_INIT: keys and windows.
+struct Exchange<'a> {
+    selected: SelectedIke,
+    shared: ferry6_crypto::Secret,
+    ni: Vec<u8>,
+    nr: Vec<u8>,
+    request: Vec<u8>,
+    response: Vec<u8>,
+    peer: &'a Payloads,
+    nat: Nat,
+}
+
+impl Exchange<'_> {
+    fn agree(self, endpoint: &mut Endpoint, common: &IkeSaCommon) -> Result<Agreed, CryptoError> {
+        let spis = common.spis();
+        let crypto = endpoint.crypto;
+        let keys: IkeKeys = Skeyseed::initial(&crypto, self.selected, &self.ni, &self.nr, self.shared)
+            .expand(&crypto, &self.ni, &self.nr, spis.0, spis.1);
+        endpoint.log_keys(common, &keys);
+        // The size of fragments is the connection's, which a responder knows in IKE_AUTH only.
+        let window = Window::new(&crypto, common.role, spis, &keys, 1, None)?;
+        Ok(Agreed {
+            selected: self.selected,
+            sk_d: keys.sk_d,
+            auth_keys: keys.auth,
+            window,
+            request: self.request,
+            response: self.response,
+            ni: self.ni,
+            nr: self.nr,
+            peer_hashes: peer_hashes(self.peer),
+            fragmentation: self.peer.has(notify::IKEV2_FRAGMENTATION_SUPPORTED),
+            nat: self.nat,
+            vendor: vendor_text(self.peer),
+        })
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn log_keys(&mut self, common: &IkeSaCommon, keys: &IkeKeys) {
+        if self.config.keylog {
+            let (initiator_spi, responder_spi) = common.spis();
+            self.events.push_back(Event::IkeKeys(Box::new(IkeKeyLog {
+                ike: common.id,
+                initiator_spi,
+                responder_spi,
+                initiator: keys.initiator.clone(),
+                responder: keys.responder.clone(),
+            })));
+        }
+    }
+}
+
+// --- initiator -------------------------------------------------------------------------------------------------
+
+/// Awaits the response of IKE_SA_INIT.
+pub(crate) struct InitSent {
+    pub(crate) connection: Arc<Connection>,
+    remote_nat_port: u16,
+    offered: Vec<Proposal>,
+    ke: Box<dyn KeyExchange>,
+    groups_tried: Vec<Group>,
+    ni: Vec<u8>,
+    cookie: Option<Vec<u8>>,
+    cookies_seen: u8,
+    request: Vec<u8>,
+    in_flight: InFlight,
+}
+
+impl InitSent {
+    pub(crate) fn start(
+        endpoint: &mut Endpoint,
+        now: Now,
+        connection: Arc<Connection>,
+        path: Path,
+        remote_nat_port: u16,
+    ) -> Result<Box<IkeSa>, CommandError> {
+        let local_spi = endpoint.fresh_ike_spi()?;
+        let group = connection
+            .ike
+            .iter()
+            .flat_map(|p| &p.groups)
+            .copied()
+            .find(|&g| endpoint.crypto.groups.supports(g))
+            .ok_or(CryptoError::Unsupported)?;
+        let ke = endpoint.crypto.groups.initiate(group)?;
+        let ni = endpoint.nonce()?;
+        let mut common = IkeSaCommon {
+            id: endpoint.fresh_id(),
+            role: Role::Initiator,
+            local_spi,
+            remote_spi: 0,
+            path,
+            timers: Timers::default(),
+        };
+        let offered = negotiation::offer_ike(&connection.ike, None);
+        let request = build_request(endpoint, &common, &offered, ke.as_ref(), &ni, None);
+        let (in_flight, until) = InFlight::start(
+            Packets::one(request.clone()),
+            now.monotonic,
+            &endpoint.config.retransmit,
+            path,
+            &mut endpoint.events,
+        );
+        common.timers.set(Timer::Retransmit, until);
+        let state = Self {
+            connection,
+            remote_nat_port,
+            offered,
+            ke,
+            groups_tried: vec![group],
+            ni,
+            cookie: None,
+            cookies_seen: 0,
+            request,
+            in_flight,
+        };
+        Ok(IkeSa::new(common, State::InitSent(Box::new(state))))
+    }
+
+    /// The same request again with a cookie, or another group (sections 2.6.1, 1.3): nonce and SPI stay.
+    fn send_again(mut self: Box<Self>, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) -> State {
+        self.request = build_request(
+            endpoint,
+            common,
+            &self.offered,
+            self.ke.as_ref(),
+            &self.ni,
+            self.cookie.as_deref(),
+        );
+        let (in_flight, until) = InFlight::start(
+            Packets::one(self.request.clone()),
+            now.monotonic,
+            &endpoint.config.retransmit,
+            common.path,
+            &mut endpoint.events,
+        );
+        self.in_flight = in_flight;
+        common.timers.set(Timer::Retransmit, until);
+        State::InitSent(self)
+    }
+
+    pub(crate) fn on_timer(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        timer: Timer,
+    ) -> State {
+        if timer != Timer::Retransmit {
+            return State::InitSent(self);
+        }
+        let patience = self.in_flight.again(
+            now.monotonic,
+            &endpoint.config.retransmit,
+            common.path,
+            &mut endpoint.events,
+        );
+        match patience {
+            Patience::Again(until) => {
+                common.timers.set(Timer::Retransmit, until);
+                State::InitSent(self)
+            }
+            Patience::GaveUp { tries, seconds } => endpoint.finish(
+                common,
+                Some(&self.connection),
+                None,
+                None,
+                CloseReason::Timeout { tries, seconds },
+            ),
+        }
+    }
+
+    /// Only a response of IKE_SA_INIT to our SPI is looked at. What it says is not protected, so what is malformed is
+    /// passed over rather than believed.
+    pub(crate) fn on_message(
+        self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        datagram: &Datagram<'_>,
+    ) -> State {
+        let Datagram { path, header, octets } = datagram;
+        let ours = header.exchange == ExchangeType::IkeSaInit
+            && header.response
+            && !header.from_initiator
+            && header.message_id == 0;
+        let payloads = parse_payloads(header.next_payload, &octets[Header::LEN..])
+            .ok()
+            .and_then(|p| Payloads::sort(p).ok());
+        let Some(payloads) = payloads.filter(|_| ours) else {
+            endpoint.notice(
+                true,
+                format!("{}: a malformed or unexpected answer to IKE_SA_INIT was ignored", path.remote),
+            );
+            return State::InitSent(self);
+        };
+        if let Some(cookie) = payloads.notify(notify::COOKIE) {
+            let cookie = cookie.data.clone();
+            return self.on_cookie(endpoint, now, common, cookie);
+        }
+        if let Some(n) = payloads.notify(notify::INVALID_KE_PAYLOAD) {
+            let data = n.data.clone();
+            return self.on_invalid_ke(endpoint, now, common, &data);
+        }
+        if let Some(error) = payloads.error() {
+            let text = format!(
+                "{} in IKE_SA_INIT{}",
+                notify::display(error.notify_type),
+                if error.notify_type == notify::NO_PROPOSAL_CHOSEN {
+                    ": it accepts none of the IKE proposals of this connection"
+                } else {
+                    ""
+                }
+            );
+            let reason = CloseReason::PeerRefused(text);
+            return endpoint.finish(common, Some(&self.connection), None, None, reason);
+        }
+        self.on_answer(endpoint, now, common, datagram, &payloads)
+    }
+
+    fn misbehaved(&self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, why: &str) -> State {
+        let reason = CloseReason::PeerMisbehaved(format!("IKE_SA_INIT: {why}"));
+        endpoint.finish(common, Some(&self.connection), None, None, reason)
+    }
+
+    fn on_cookie(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        cookie: Vec<u8>,
+    ) -> State {
+        if !COOKIE_LEN.contains(&cookie.len()) {
+            return self.misbehaved(endpoint, common, "a cookie of a length that is not allowed");
+        }
+        if self.cookie.as_deref() == Some(&cookie) {
+            // A late copy of the demand that we have met already.
+            return State::InitSent(self);
+        }
+        if self.cookies_seen >= MAX_COOKIES {
+            return self.misbehaved(endpoint, common, "it asks for one cookie after the other");
+        }
+        self.cookies_seen += 1;
+        self.cookie = Some(cookie);
+        self.send_again(endpoint, now, common)
+    }
+
+    /// Another group is wanted; only one that we offered, and each once, so that nobody leads us in circles or below
+    /// our configuration.
+    fn on_invalid_ke(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        data: &[u8],
+    ) -> State {
+        let wanted = <[u8; 2]>::try_from(data).ok().map(u16::from_be_bytes);
+        let group = wanted.and_then(Group::from_transform);
+        let Some(group) = group.filter(|g| self.connection.ike.iter().any(|p| p.groups.contains(g))) else {
+            let number = wanted.map_or_else(|| "?".to_owned(), |n| n.to_string());
+            let why = format!("it wants key exchange method {number}, which was not offered");
+            return self.misbehaved(endpoint, common, &why);
+        };
+        if group == self.ke.group() {
+            // A late copy of what we followed already.
+            return State::InitSent(self);
+        }
+        if self.groups_tried.contains(&group) {
+            return self.misbehaved(endpoint, common, "it refuses each key exchange method in turn");
+        }
+        match endpoint.crypto.groups.initiate(group) {
+            Ok(ke) => {
+                self.groups_tried.push(group);
+                self.ke = ke;
+                self.send_again(endpoint, now, common)
+            }
+            Err(error) => {
+                let reason = CloseReason::WeRefused(format!("the key exchange that the peer wants: {error}"));
+                endpoint.finish(common, Some(&self.connection), None, None, reason)
+            }
+        }
+    }
+
+    fn on_answer(
+        self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        datagram: &Datagram<'_>,
+        payloads: &Payloads,
+    ) -> State {
+        let Datagram { path, header, octets } = *datagram;
+        let (Some(sa), Some((group, public)), Some(nr)) = (&payloads.sa, &payloads.ke, &payloads.nonce)
+        else {
+            return self.misbehaved(endpoint, common, "SA, KE or nonce is missing in the answer");
+        };
+        if header.responder_spi == 0 || !NONCE_LEN.contains(&nr.len()) {
+            return self.misbehaved(endpoint, common, "its SPI is zero, or its nonce too short or too long");
+        }
+        let selected = match negotiation::accept_ike(&self.offered, sa) {
+            Ok(selected) => selected,
+            Err(why) => return self.misbehaved(endpoint, common, why),
+        };
+        if selected.group() != self.ke.group() || *group != selected.group().transform_id() {
+            return self.misbehaved(endpoint, common, "its KE payload is not of the group that it chose");
+        }
+        common.remote_spi = header.responder_spi;
+        let Self { connection, remote_nat_port, ke, ni, request, .. } = *self;
+        let nat = nat::detect(&endpoint.crypto, common.spis(), path, payloads);
+        let agreed = ke.agree(public).and_then(|shared| {
+            let (nr, response) = (nr.clone(), octets.to_vec());
+            Exchange { selected, shared, ni, nr, request, response, peer: payloads, nat }
+                .agree(endpoint, common)
+        });
+        let agreed = match agreed {
+            Ok(agreed) => agreed,
+            Err(error) => {
+                let reason = CloseReason::PeerMisbehaved(format!("IKE_SA_INIT, KE payload: {error}"));
+                return endpoint.finish(common, Some(&connection), None, None, reason);
+            }
+        };
+        common.timers.stop(Timer::Retransmit);
+        float(endpoint, common, remote_nat_port, agreed.nat.supported);
+        AuthSent::start(endpoint, now, common, connection, agreed)
+    }
+}
+
+/// From IKE_AUTH on both use the NAT port (section 2.23), whether there is a NAT or not, since all our ESP goes there.
+fn float(endpoint: &Endpoint, common: &mut IkeSaCommon, remote_nat_port: u16, supported: bool) {
+    if supported && common.path.local.port() != endpoint.config.nat_port {
+        common.path.local.set_port(endpoint.config.nat_port);
+        common.path.remote.set_port(remote_nat_port);
+    }
+}
+
+fn build_request(
+    endpoint: &Endpoint,
+    common: &IkeSaCommon,
+    offered: &[Proposal],
+    ke: &dyn KeyExchange,
+    ni: &[u8],
+    cookie: Option<&[u8]>,
+) -> Vec<u8> {
+    let header = HeaderFields {
+        initiator_spi: common.local_spi,
+        responder_spi: 0,
+        exchange: ExchangeType::IkeSaInit,
+        from_initiator: true,
+        response: false,
+        message_id: 0,
+    };
+    let mut payloads: Vec<Payload> = cookie.map(|c| notify::plain(notify::COOKIE, c)).into_iter().collect();
+    payloads.push(Payload::Sa(offered.to_vec()));
+    payloads.push(Payload::KeyExchange { group: ke.group().transform_id(), data: ke.public().to_vec() });
+    payloads.push(Payload::Nonce(ni.to_vec()));
+    let spis = (common.local_spi, 0);
+    payloads.extend(nat::payloads(&endpoint.crypto, spis, common.path, endpoint.config.force_encap));
+    payloads.push(notify::plain(notify::IKEV2_FRAGMENTATION_SUPPORTED, Vec::new()));
+    payloads.push(signature_hashes());
+    encode_message(&header, &payloads)
+}
+
+// --- responder -------------------------------------------------------------------------------------------------
+
+/// One unprotected answer, for which nothing is stored.
+fn answer_in_clear(endpoint: &mut Endpoint, path: Path, header: &Header, payload: Payload) {
+    let fields = HeaderFields {
+        initiator_spi: header.initiator_spi,
+        responder_spi: 0,
+        exchange: ExchangeType::IkeSaInit,
+        from_initiator: false,
+        response: true,
+        message_id: 0,
+    };
+    let payload = Bytes::from(encode_message(&fields, &[payload]));
+    endpoint.events.push_back(Event::Transmit(Transmit { path, payload }));
+}
+
+/// A message of another major version is answered by INVALID_MAJOR_VERSION with ours (section 2.5), if it is a request.
+/// What is no IKE message at all is dropped without a word: the answer is never longer than what asked for it.
+pub(crate) fn answer_version(endpoint: &mut Endpoint, path: Path, message: &[u8]) {
+    const RESPONSE: u8 = 0x20;
+    let Some(header) = message.get(..Header::LEN) else { return };
+    let major = header[17] >> 4;
+    let length = u32::from_be_bytes([header[24], header[25], header[26], header[27]]);
+    if major <= 2 || header[19] & RESPONSE != 0 || usize::try_from(length) != Ok(message.len()) {
+        return;
+    }
+    let spi = |at: usize| {
+        let mut octets = [0; 8];
+        octets.copy_from_slice(&header[at..at + 8]);
+        u64::from_be_bytes(octets)
+    };
+    let fields = HeaderFields {
+        initiator_spi: spi(0),
+        responder_spi: spi(8),
+        exchange: ExchangeType::from(header[18]),
+        from_initiator: false,
+        response: true,
+        message_id: u32::from_be_bytes([header[20], header[21], header[22], header[23]]),
+    };
+    let payload = notify::plain(notify::INVALID_MAJOR_VERSION, Vec::new());
+    let payload = Bytes::from(encode_message(&fields, &[payload]));
+    endpoint.events.push_back(Event::Transmit(Transmit { path, payload }));
+}
+
+/// The first message of a peer. Until it has shown, where we ask for that, that it receives what we send, nothing is
+/// stored for it.
+pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<'_>) {
+    let Datagram { path, header, octets } = *datagram;
+    if header.initiator_spi == 0 || header.message_id != 0 {
+        return;
+    }
+    let Ok(digest) = endpoint.crypto.hashes.digest(HashAlgorithm::Sha256, &[octets]) else { return };
+    let Ok(digest) = <[u8; 32]>::try_from(digest) else { return };
+    let key: InitKey = (path.remote, digest);
+    if let Some(&spi) = endpoint.inits.get(&key) {
+        endpoint.with_sa(spi, |endpoint, sa| {
+            if let State::HalfOpen(s) = &sa.state {
+                s.response.transmit(path, &mut endpoint.events);
+            }
+        });
+        return;
+    }
+    let payloads = match parse_payloads(header.next_payload, &octets[Header::LEN..]).map(Payloads::sort) {
+        Ok(Ok(payloads)) => payloads,
+        Ok(Err(bad @ crate::payloads::BadPayloads::Critical(_))) => {
+            return answer_in_clear(endpoint, path, header, bad.to_notify());
+        }
+        // INVALID_SYNTAX is for protected messages only (section 3.10.1).
+        Ok(Err(_)) | Err(_) => return,
+    };
+    let (Some(sa), Some((group, public)), Some(ni)) = (&payloads.sa, &payloads.ke, &payloads.nonce) else {
+        return;
+    };
+    if !NONCE_LEN.contains(&ni.len()) {
+        return;
+    }
+    match admit(endpoint, now, datagram, &payloads, ni) {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(error) => return endpoint.notice(true, format!("{}: IKE_SA_INIT: {error}", path.remote)),
+    }
+    let ke_group = Group::from_transform(*group);
+    let selected =
+        endpoint.config.connections.iter().find_map(|c| negotiation::select_ike(&c.ike, sa, ke_group, false));
+    let Some(selected) = selected else {
+        endpoint.notice(
+            true,
+            format!(
+                "{}: IKE_SA_INIT refused with NO_PROPOSAL_CHOSEN: no IKE proposal of the peer fits a connection; it offers {}",
+                path.remote,
+                negotiation::describe(sa)
+            ),
+        );
+        let refusal = notify::plain(notify::NO_PROPOSAL_CHOSEN, Vec::new());
+        return answer_in_clear(endpoint, path, header, refusal);
+    };
+    if ke_group != Some(selected.group()) {
+        let wanted = selected.group().transform_id().to_be_bytes();
+        let refusal = notify::plain(notify::INVALID_KE_PAYLOAD, wanted);
+        return answer_in_clear(endpoint, path, header, refusal);
+    }
+    if let Err(error) = answer(endpoint, now, datagram, key, selected, public, &payloads) {
+        endpoint.notice(true, format!("{}: IKE_SA_INIT dropped, KE payload: {error}", path.remote));
+    }
+}
+
+/// Limits and cookies (section 2.6).
+fn admit(
+    endpoint: &mut Endpoint,
+    now: Now,
+    datagram: &Datagram<'_>,
+    payloads: &Payloads,
+    ni: &[u8],
+) -> Result<bool, CryptoError> {
+    let Datagram { path, header, .. } = *datagram;
+    match endpoint.half_open.admission(&endpoint.config.half_open, path.remote.ip()) {
+        Admission::Admit => return Ok(true),
+        Admission::Full => return Ok(false),
+        Admission::AskCookie => {}
+    }
+    let Endpoint { cookies, crypto, random, .. } = endpoint;
+    let cookies = match cookies {
+        Some(cookies) => cookies,
+        None => cookies.insert(Cookies::new(random.as_mut(), now.monotonic)?),
+    };
+    let asker = Asker { from: path.remote, spi: header.initiator_spi, nonce: ni };
+    if let Some(cookie) = payloads.notify(notify::COOKIE)
+        && cookies.verify(crypto, random.as_mut(), now.monotonic, &asker, &cookie.data)?
+    {
+        return Ok(true);
+    }
+    let cookie = cookies.make(crypto, random.as_mut(), now.monotonic, &asker)?;
+    answer_in_clear(endpoint, path, header, notify::plain(notify::COOKIE, cookie));
+    Ok(false)
+}
+
+fn answer(
+    endpoint: &mut Endpoint,
+    now: Now,
+    datagram: &Datagram<'_>,
+    key: InitKey,
+    selected: SelectedIke,
+    public: &[u8],
+    payloads: &Payloads,
+) -> Result<(), CryptoError> {
+    let Datagram { path, header, octets } = *datagram;
+    let (our_public, shared) = endpoint.crypto.groups.respond(selected.group(), public)?;
+    let nr = endpoint.nonce()?;
+    let mut common = IkeSaCommon {
+        id: endpoint.fresh_id(),
+        role: Role::Responder,
+        local_spi: endpoint.fresh_ike_spi()?,
+        remote_spi: header.initiator_spi,
+        path,
+        timers: Timers::default(),
+    };
+    let fields = HeaderFields {
+        initiator_spi: header.initiator_spi,
+        responder_spi: common.local_spi,
+        exchange: ExchangeType::IkeSaInit,
+        from_initiator: false,
+        response: true,
+        message_id: 0,
+    };
+    let mut out = vec![
+        Payload::Sa(vec![selected.to_proposal(None)]),
+        Payload::KeyExchange { group: selected.group().transform_id(), data: our_public },
+        Payload::Nonce(nr.clone()),
+    ];
+    out.extend(nat::payloads(&endpoint.crypto, common.spis(), path, endpoint.config.force_encap));
+    out.extend(endpoint.cert_request.clone());
+    out.push(notify::plain(notify::IKEV2_FRAGMENTATION_SUPPORTED, Vec::new()));
+    if payloads.has(notify::SIGNATURE_HASH_ALGORITHMS) {
+        out.push(signature_hashes());
+    }
+    let response = encode_message(&fields, &out);
+    let ni = payloads.nonce.clone().unwrap_or_default();
+    // The initiator computed its hashes before it knew our SPI.
+    let nat = nat::detect(&endpoint.crypto, (header.initiator_spi, 0), path, payloads);
+    let request = octets.to_vec();
+    let agreed =
+        Exchange { selected, shared, ni, nr, request, response: response.clone(), peer: payloads, nat }
+            .agree(endpoint, &common)?;
+    let response = Packets::one(response);
+    response.transmit(path, &mut endpoint.events);
+    common.timers.set(Timer::GiveUp, now.monotonic + endpoint.config.half_open.lifetime);
+    endpoint.inits.insert(key, common.local_spi);
+    let state = HalfOpen { source: path.remote.ip(), init: key, response, agreed };
+    endpoint.insert(IkeSa::new(common, State::HalfOpen(Box::new(state))));
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! An IKE SA without Child SAs: replaced by a rekey, or refused or deleted, until the last exchange on it is through.
+//!
+//! The embedder does not see it: its ID is already another's, or `Closed` was told.
+
+use crate::config::Now;
+use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
+use crate::keymat::SkD;
+use crate::negotiation::{SelectedIke, protocol};
+use crate::notify;
+use crate::payloads::Payloads;
+use crate::timer::Timer;
+use crate::window::{Incoming, Patience, Window};
+use crate::wire::{Delete, ExchangeType, Payload};
+
+/// An IKE SA without Child SAs.
+pub(crate) struct Spare {
+    pub(crate) window: Window,
+    /// What it would take to become the IKE SA after all, when a collision of rekeys is decided for it.
+    pub(crate) heir: Option<Box<Heir>>,
+    /// Our last request is on its way: its answer is the end.
+    leaving: bool,
+}
+
+/// Keys and algorithms of an IKE SA that may yet inherit the Child SAs.
+pub(crate) struct Heir {
+    pub(crate) sk_d: SkD,
+    pub(crate) selected: SelectedIke,
+}
+
+/// "Delete the IKE SA" (section 1.4.1).
+pub(crate) fn delete_ike() -> Payload {
+    Payload::Delete(Delete { protocol: protocol::IKE, spis: Vec::new() })
+}
+
+impl Spare {
+    /// Sends one last INFORMATIONAL request; gone when it is answered or given up.
+    pub(crate) fn say_last(
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        mut window: Window,
+        payloads: &[Payload],
+    ) -> State {
+        window.abandon();
+        let until = window.request(
+            ExchangeType::Informational,
+            payloads,
+            now.monotonic,
+            &endpoint.config.retransmit,
+            common.path,
+            &mut endpoint.events,
+        );
+        common.timers = Default::default();
+        common.timers.set(Timer::Retransmit, until);
+        State::Spare(Box::new(Self { window, heir: None, leaving: true }))
+    }
+
+    /// Sends DELETE.
+    pub(crate) fn delete(
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        window: Window,
+    ) -> State {
+        Self::say_last(endpoint, now, common, window, &[delete_ike()])
+    }
+
+    /// Stays to repeat its last answer, should that have been lost, or to await the peer's DELETE.
+    pub(crate) fn linger(
+        endpoint: &Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        window: Window,
+        heir: Option<Heir>,
+    ) -> State {
+        let retransmit = common.timers.get(Timer::Retransmit).filter(|_| window.is_busy());
+        common.timers = Default::default();
+        common.timers.set_or_stop(Timer::Retransmit, retransmit);
+        common.timers.set(Timer::GiveUp, now.monotonic + endpoint.config.half_open.lifetime);
+        State::Spare(Box::new(Self { window, heir: heir.map(Box::new), leaving: false }))
+    }
+
+    pub(crate) fn on_timer(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        timer: Timer,
+    ) -> State {
+        match timer {
+            Timer::Retransmit => {
+                let config = &endpoint.config.retransmit;
+                match self.window.retransmit(now.monotonic, config, common.path, &mut endpoint.events) {
+                    Some(Patience::Again(until)) => {
+                        common.timers.set(Timer::Retransmit, until);
+                        State::Spare(self)
+                    }
+                    Some(Patience::GaveUp { .. }) | None => State::Gone,
+                }
+            }
+            Timer::GiveUp => State::Gone,
+            _ => State::Spare(self),
+        }
+    }
+
+    pub(crate) fn on_message(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        datagram: &Datagram<'_>,
+    ) -> State {
+        match self.window.receive(datagram, &mut endpoint.events) {
+            Incoming::Response(_) => {
+                common.timers.stop(Timer::Retransmit);
+                if self.leaving { State::Gone } else { State::Spare(self) }
+            }
+            Incoming::Request(token, payloads) => {
+                let payloads = payloads.ok().and_then(|p| Payloads::sort(p).ok()).unwrap_or_default();
+                let answer = match token.exchange() {
+                    // Section 2.25: the IKE SA is on its way out; the peer may ask again on the new one.
+                    ExchangeType::CreateChildSa => vec![notify::plain(notify::TEMPORARY_FAILURE, Vec::new())],
+                    _ => Vec::new(),
+                };
+                self.window.respond(token, &answer, &mut endpoint.events);
+                if payloads.deletes.iter().any(|d| d.protocol == protocol::IKE) {
+                    let Self { window, .. } = *self;
+                    return Self::linger(endpoint, now, common, window, None);
+                }
+                State::Spare(self)
+            }
+            Incoming::Nothing | Incoming::Seen => State::Spare(self),
+        }
+    }
+}

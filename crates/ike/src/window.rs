@@ -1,0 +1,339 @@
+//! Message windows of one (RFC 7296 sections 2.1 to 2.3): message IDs, retransmission, cached responses, and the
+//! protection of messages by SK_e and SK_a, with fragmentation (RFC 7383).
+
+use crate::config::{Retransmit, Role};
+use crate::endpoint::Datagram;
+use crate::event::{Event, Path, Transmit};
+use crate::keymat::IkeKeys;
+use crate::wire::message::{HeaderFields, WireError, encode_payloads, parse_payloads};
+use crate::wire::sk::{self, Plain, Reassembly, SkMessage};
+use crate::wire::{ExchangeType, Header, Payload};
+use bytes::Bytes;
+use ferry6_crypto::{CryptoError, CryptoProvider, OpeningKey, SealingKey};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// A request on its way, or a response kept for its retransmissions: one message, or all its fragments.
+#[derive(Debug)]
+pub(crate) struct Packets(Vec<Bytes>);
+
+impl Packets {
+    pub(crate) fn one(message: Vec<u8>) -> Self {
+        Self(vec![Bytes::from(message)])
+    }
+    pub(crate) fn transmit(&self, path: Path, events: &mut VecDeque<Event>) {
+        for payload in &self.0 {
+            events.push_back(Event::Transmit(Transmit { path, payload: payload.clone() }));
+        }
+    }
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) packets: Packets,
+    tries: u32,
+    since: Instant,
+}
+
+/// What to do when the retransmission timer fires.
+pub(crate) enum Patience {
+    /// Sent again; the next wait ends then.
+    Again(Instant),
+    /// All tries are used up.
+    GaveUp { tries: u32, seconds: u64 },
+}
+
+impl InFlight {
+    /// The first send; returns with it when the first wait ends.
+    pub(crate) fn start(
+        packets: Packets,
+        now: Instant,
+        config: &Retransmit,
+        path: Path,
+        events: &mut VecDeque<Event>,
+    ) -> (Self, Instant) {
+        packets.transmit(path, events);
+        let this = Self { packets, tries: 1, since: now };
+        let wait = this.wait(config);
+        (this, now + wait)
+    }
+
+    /// The n-th wait is `first * factor^(n-1)`, at most `max`.
+    fn wait(&self, config: &Retransmit) -> Duration {
+        let exponent = i32::try_from(self.tries.saturating_sub(1)).unwrap_or(i32::MAX);
+        let seconds = config.first.as_secs_f64() * config.factor.powi(exponent);
+        Duration::try_from_secs_f64(seconds).unwrap_or(config.max).min(config.max)
+    }
+
+    pub(crate) fn again(
+        &mut self,
+        now: Instant,
+        config: &Retransmit,
+        path: Path,
+        events: &mut VecDeque<Event>,
+    ) -> Patience {
+        if self.tries >= config.tries.max(1) {
+            return Patience::GaveUp { tries: self.tries, seconds: (now - self.since).as_secs() };
+        }
+        self.packets.transmit(path, events);
+        self.tries += 1;
+        Patience::Again(now + self.wait(config))
+    }
+}
+
+/// Leave to answer one request, once.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct ResponseToken {
+    exchange: ExchangeType,
+    message_id: u32,
+    /// The answer goes where the request came from (section 2.11).
+    path: Path,
+}
+
+impl ResponseToken {
+    pub(crate) fn exchange(&self) -> ExchangeType {
+        self.exchange
+    }
+    pub(crate) fn path(&self) -> Path {
+        self.path
+    }
+}
+
+/// What one authenticated message is.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// Not authentic, a duplicate without meaning, or a fragment of something incomplete.
+    Nothing,
+    /// Authentic, but only a fragment yet, or a request that was answered before (its response went out again).
+    Seen,
+    /// A new request.
+    Request(ResponseToken, Result<Vec<Payload>, WireError>),
+    /// The answer to the request in flight, which is over with it.
+    Response(Result<Vec<Payload>, WireError>),
+}
+
+/// Both windows of one IKE SA, and its keys.
+pub(crate) struct Window {
+    role: Role,
+    initiator_spi: u64,
+    responder_spi: u64,
+    sealing: Box<dyn SealingKey>,
+    opening: Box<dyn OpeningKey>,
+    counter: u64,
+    fragment_size: Option<usize>,
+    next_request: u32,
+    in_flight: Option<(u32, ExchangeType, InFlight)>,
+    expected_request: u32,
+    answered: Option<(u32, Packets)>,
+    request_parts: Option<Box<Reassembly>>,
+    response_parts: Option<Box<Reassembly>>,
+}
+
+impl Window {
+    /// `first_id` is 1 after IKE_SA_INIT and 0 for an IKE SA that comes from a rekey (section 2.2).
+    pub(crate) fn new(
+        crypto: &CryptoProvider,
+        role: Role,
+        spis: (u64, u64),
+        keys: &IkeKeys,
+        first_id: u32,
+        fragment_size: Option<usize>,
+    ) -> Result<Self, CryptoError> {
+        let (ours, theirs) = match role {
+            Role::Initiator => (&keys.initiator, &keys.responder),
+            Role::Responder => (&keys.responder, &keys.initiator),
+        };
+        Ok(Self {
+            role,
+            initiator_spi: spis.0,
+            responder_spi: spis.1,
+            sealing: crypto.packets.sealing(ours)?,
+            opening: crypto.packets.opening(theirs)?,
+            counter: 0,
+            fragment_size,
+            next_request: first_id,
+            in_flight: None,
+            expected_request: first_id,
+            answered: None,
+            request_parts: None,
+            response_parts: None,
+        })
+    }
+
+    pub(crate) fn fragment_size(&self) -> Option<usize> {
+        self.fragment_size
+    }
+    pub(crate) fn set_fragment_size(&mut self, size: Option<usize>) {
+        self.fragment_size = size;
+    }
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    fn seal(&mut self, exchange: ExchangeType, response: bool, id: u32, payloads: &[Payload]) -> Packets {
+        let header = HeaderFields {
+            initiator_spi: self.initiator_spi,
+            responder_spi: self.responder_spi,
+            exchange,
+            from_initiator: self.role == Role::Initiator,
+            response,
+            message_id: id,
+        };
+        let (first, chain) = encode_payloads(payloads);
+        let messages =
+            sk::seal(&header, first, &chain, self.sealing.as_mut(), &mut self.counter, self.fragment_size);
+        Packets(messages.into_iter().map(Bytes::from).collect())
+    }
+
+    /// Sends a request; the window must be free. Returns when its first wait ends.
+    ///
+    /// # Panics
+    /// When a request is in flight: callers ask [`Self::is_busy`] first.
+    pub(crate) fn request(
+        &mut self,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+        now: Instant,
+        config: &Retransmit,
+        path: Path,
+        events: &mut VecDeque<Event>,
+    ) -> Instant {
+        assert!(self.in_flight.is_none(), "the window is one request wide");
+        let id = self.next_request;
+        self.next_request += 1;
+        self.response_parts = None;
+        let packets = self.seal(exchange, false, id, payloads);
+        let (in_flight, until) = InFlight::start(packets, now, config, path, events);
+        self.in_flight = Some((id, exchange, in_flight));
+        until
+    }
+
+    /// Answers a request and keeps the answer for its retransmissions.
+    pub(crate) fn respond(
+        &mut self,
+        token: ResponseToken,
+        payloads: &[Payload],
+        events: &mut VecDeque<Event>,
+    ) {
+        let packets = self.seal(token.exchange, true, token.message_id, payloads);
+        packets.transmit(token.path, events);
+        self.answered = Some((token.message_id, packets));
+    }
+
+    /// The retransmission timer fired.
+    pub(crate) fn retransmit(
+        &mut self,
+        now: Instant,
+        config: &Retransmit,
+        path: Path,
+        events: &mut VecDeque<Event>,
+    ) -> Option<Patience> {
+        self.in_flight.as_mut().map(|(_, _, request)| request.again(now, config, path, events))
+    }
+
+    /// Gives up the request in flight without an answer.
+    pub(crate) fn abandon(&mut self) {
+        self.in_flight = None;
+    }
+
+    /// No retransmission of the last request can come any more.
+    pub(crate) fn drop_cached(&mut self) {
+        self.answered = None;
+        self.request_parts = None;
+    }
+
+    /// Takes one message. What does not authenticate changes nothing; neither does a message ID outside of the window.
+    pub(crate) fn receive(&mut self, datagram: &Datagram<'_>, events: &mut VecDeque<Event>) -> Incoming {
+        let Datagram { path, header, octets } = *datagram;
+        // A message that says it comes from our own role is one of ours, reflected.
+        let peer_is_initiator = self.role == Role::Responder;
+        if header.from_initiator != peer_is_initiator
+            || header.initiator_spi != self.initiator_spi
+            || header.responder_spi != self.responder_spi
+        {
+            return Incoming::Nothing;
+        }
+        if header.response {
+            self.receive_response(header, octets)
+        } else {
+            self.receive_request(header, octets, path, events)
+        }
+    }
+
+    fn receive_response(&mut self, header: &Header, message: &[u8]) -> Incoming {
+        match &self.in_flight {
+            Some((id, exchange, _)) if *id == header.message_id && *exchange == header.exchange => {}
+            _ => return Incoming::Nothing,
+        }
+        match self.open(message, true) {
+            Opened::Whole(plain) => {
+                self.in_flight = None;
+                self.response_parts = None;
+                Incoming::Response(parse_payloads(plain.first, &plain.body))
+            }
+            Opened::Part => Incoming::Seen,
+            Opened::Refused => Incoming::Nothing,
+        }
+    }
+
+    fn receive_request(
+        &mut self,
+        header: &Header,
+        message: &[u8],
+        path: Path,
+        events: &mut VecDeque<Event>,
+    ) -> Incoming {
+        let id = header.message_id;
+        if id == self.expected_request {
+            return match self.open(message, false) {
+                Opened::Whole(plain) => {
+                    self.expected_request += 1;
+                    self.request_parts = None;
+                    self.answered = None;
+                    let token = ResponseToken { exchange: header.exchange, message_id: id, path };
+                    Incoming::Request(token, parse_payloads(plain.first, &plain.body))
+                }
+                Opened::Part => Incoming::Seen,
+                Opened::Refused => Incoming::Nothing,
+            };
+        }
+        let answered = self.answered.as_ref().is_some_and(|(answered, _)| *answered == id);
+        if !answered {
+            return Incoming::Nothing;
+        }
+        // Section 2.1: the same response again. Of a fragmented request only fragment 1 asks for it (RFC 7383
+        // section 2.6.1), and all must be authentic, so that nobody else can make us send.
+        let again = match sk::open(message, self.opening.as_mut()) {
+            Ok(SkMessage::Whole(_)) => true,
+            Ok(SkMessage::Fragment { number, .. }) => number == 1,
+            Err(_) => return Incoming::Nothing,
+        };
+        if let (true, Some((_, packets))) = (again, &self.answered) {
+            packets.transmit(path, events);
+        }
+        Incoming::Seen
+    }
+
+    fn open(&mut self, message: &[u8], response: bool) -> Opened {
+        match sk::open(message, self.opening.as_mut()) {
+            Ok(SkMessage::Whole(plain)) => Opened::Whole(plain),
+            Ok(SkMessage::Fragment { number, total, first, data }) => {
+                let parts = if response { &mut self.response_parts } else { &mut self.request_parts };
+                match parts.get_or_insert_default().insert(number, total, first, data) {
+                    Ok(Some(plain)) => Opened::Whole(plain),
+                    Ok(None) => Opened::Part,
+                    Err(_) => Opened::Refused,
+                }
+            }
+            Err(_) => Opened::Refused,
+        }
+    }
+}
+
+enum Opened {
+    Whole(Plain),
+    Part,
+    Refused,
+}
