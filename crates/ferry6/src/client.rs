@@ -1,5 +1,6 @@
 //! `ferry6 client`.
 
+use crate::config;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,6 +19,11 @@ pub struct Args {
 ///
 /// # Errors
 /// Wrong configuration ([`crate::cli::UsageError`]), or what the system refused.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    todo!()
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = config::client(&args.config)?;
+    if args.check {
+        print!("{}", config::summary::client(&args.config, &config));
+        return Ok(ExitCode::SUCCESS);
+    }
+    anyhow::bail!("the router is not there yet")
 }

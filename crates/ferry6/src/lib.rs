@@ -3,8 +3,11 @@
 pub mod broker;
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod control;
 pub mod demo;
 pub mod lab;
+pub mod leases;
 pub mod logging;
+pub mod net;
 pub mod pki;

@@ -1,6 +1,9 @@
 //! `ferry6 rekey`, `up` and `down`.
 
-use std::path::PathBuf;
+use super::connect;
+use super::{Rekey, Request, Response};
+use anyhow::bail;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `rekey`.
@@ -41,22 +44,33 @@ pub struct DownArgs {
 ///
 /// # Errors
 /// No daemon, or it refused.
-pub fn rekey(_args: RekeyArgs) -> anyhow::Result<ExitCode> {
-    todo!()
+pub fn rekey(args: RekeyArgs) -> anyhow::Result<ExitCode> {
+    let what = if args.ike { Rekey::Ike } else { Rekey::Child };
+    command(args.socket.as_deref(), &Request::Rekey { what, which: args.which })
 }
 
 /// Runs `up`.
 ///
 /// # Errors
 /// No daemon, or it refused.
-pub fn up(_args: UpArgs) -> anyhow::Result<ExitCode> {
-    todo!()
+pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
+    command(args.socket.as_deref(), &Request::Up)
 }
 
 /// Runs `down`.
 ///
 /// # Errors
 /// No daemon, or it refused.
-pub fn down(_args: DownArgs) -> anyhow::Result<ExitCode> {
-    todo!()
+pub fn down(args: DownArgs) -> anyhow::Result<ExitCode> {
+    command(args.socket.as_deref(), &Request::Down { which: args.which })
+}
+
+fn command(socket: Option<&Path>, request: &Request) -> anyhow::Result<ExitCode> {
+    match connect::ask(&connect::one_socket(socket)?, request)? {
+        Response::Done(text) => {
+            println!("{text}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("the daemon answered another question"),
+    }
 }

@@ -1,4 +1,119 @@
 //! The control socket, and the commands that talk to it.
+//!
+//! A Unix socket of mode 0600; one JSON object per line, a response to each request. The daemon checks who asks, bounds
+//! what it reads, and gives up on whoever is slow.
 
 pub mod command;
+pub mod connect;
+pub mod render;
+pub mod server;
 pub mod status;
+
+use crate::leases::LeaseStatus;
+use ferry6_tun_router::status::RouterStatus;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Everything there is to see.
+    Status,
+    /// Rekey now.
+    Rekey {
+        /// What.
+        what: Rekey,
+        /// Number, connection or peer identity; all without it.
+        #[serde(default)]
+        which: Option<String>,
+    },
+    /// A client connects now.
+    Up,
+    /// Close IKE SAs.
+    Down {
+        /// Number, connection or peer identity; all without it.
+        #[serde(default)]
+        which: Option<String>,
+    },
+}
+
+/// What to rekey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rekey {
+    /// Child SAs.
+    Child,
+    /// IKE SAs.
+    Ike,
+}
+
+/// A response.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To the others: what was done.
+    Done(String),
+    /// What was wrong.
+    Error(String),
+}
+
+/// The whole of a daemon, as `ferry6 status --json` prints it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// `broker` or `client`.
+    pub role: String,
+    /// Program version.
+    pub version: String,
+    /// Process ID.
+    pub pid: u32,
+    /// Seconds since the start.
+    pub uptime: u64,
+    /// A client's part.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub client: Option<ClientStatus>,
+    /// A broker's part.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub broker: Option<BrokerStatus>,
+    /// SAs, flows, counters.
+    pub router: RouterStatus,
+}
+
+/// What only a client has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// As configured.
+    pub broker: String,
+    /// What its name resolved to at the last try.
+    pub broker_address: Option<Ipv4Addr>,
+    /// `up`, `connecting`, `waiting` (for the next try) or `down` (by command).
+    pub state: String,
+    /// Why it is not up.
+    pub reason: Option<String>,
+    /// Seconds until the next try.
+    pub retry_in: Option<u64>,
+    /// Our address in the tunnel.
+    pub address: Option<Ipv6Addr>,
+    /// DNS servers that the broker told.
+    pub dns: Vec<Ipv6Addr>,
+    /// Routes into the tunnel.
+    pub routes: Vec<String>,
+}
+
+/// What only a broker has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerStatus {
+    /// `address:port/nat_port`.
+    pub listen: String,
+    /// Whether the kernel forwards IPv6.
+    pub forwarding: bool,
+    /// Prefixes routed into the tunnel device.
+    pub routes: Vec<String>,
+    /// Leases.
+    pub leases: Vec<LeaseStatus>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! `broker.toml`.
+
+use super::RUN_DIR;
+use super::connection::{self, Defaults, Sections};
+use super::reader::{Document, Section};
+use super::tunnel::{Listen, Tunnel};
+use super::values::{self, Prefix6, Range6};
+use crate::cli::UsageError;
+use ferry6_ike::config::{AddressConfig, HalfOpenLimits, RemoteId, Retransmit, Unique};
+use ferry6_ike::{Connection, Identity, TrafficSelector};
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+
+/// A broker's configuration, read and checked.
+pub struct Broker {
+    /// Address and ports.
+    pub listen: Listen,
+    /// Connections, the first that fits is taken.
+    pub connections: Vec<Connection>,
+    /// Pools by connection name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Retransmission.
+    pub retransmit: Retransmit,
+    /// Bounds against floods.
+    pub half_open: HalfOpenLimits,
+    /// Device and workers.
+    pub tunnel: Tunnel,
+    /// Whether to switch IPv6 forwarding on.
+    pub forwarding: bool,
+    /// Interface on which to answer neighbour solicitations for the clients' addresses.
+    pub proxy_ndp: Option<String>,
+    /// Where the leases are kept.
+    pub state_dir: PathBuf,
+    /// Control socket.
+    pub control: PathBuf,
+    /// What should be seen, but is no fault.
+    pub warnings: Vec<String>,
+}
+
+/// What a connection's clients get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Addresses to lease.
+    pub ranges: Vec<Range6>,
+    /// Addresses that belong to an identity.
+    pub fixed: BTreeMap<Identity, Ipv6Addr>,
+    /// DNS servers to tell.
+    pub dns: Vec<Ipv6Addr>,
+    /// Whether an identity may have several tunnels, and so several addresses, at once.
+    pub several: bool,
+}
+
+impl Pool {
+    /// What is routed into the tunnel for it.
+    pub fn routes(&self) -> Vec<Prefix6> {
+        let mut list: Vec<Prefix6> = self.ranges.iter().flat_map(|r| r.prefixes()).collect();
+        let outside = |a: &&Ipv6Addr| !self.ranges.iter().any(|r| r.contains(**a));
+        list.extend(self.fixed.values().filter(outside).map(|a| Prefix6 { address: *a, len: 128 }));
+        list
+    }
+}
+
+/// The name of a broker's connection where no `[[connection]]` names any.
+const CONNECTION: &str = "clients";
+
+pub(super) fn read(document: &Document) -> Result<Broker, UsageError> {
+    let mut broker = document.read(|root| {
+        let broker = read_root(&root);
+        root.finish();
+        broker
+    })?;
+    broker.warnings = document.take_warnings();
+    Ok(broker)
+}
+
+fn read_root(root: &Section<'_>) -> Option<Broker> {
+    let document = root.document();
+    let control = root.path("control").map_or_else(|| Path::new(RUN_DIR).join("broker.sock"), |f| f.value);
+    let state_dir = root.path("state_dir").map_or_else(|| PathBuf::from("/var/lib/ferry6"), |f| f.value);
+    let listen_section = root.section("listen");
+    let listen = Listen::read(&listen_section);
+    let half_open = half_open(&listen_section);
+    listen_section.finish();
+    let tunnel_section = root.section("tunnel");
+    let tunnel = Tunnel::read(&tunnel_section);
+    let forwarding = tunnel_section.flag("forwarding").is_none_or(|f| f.value);
+    let proxy_ndp = tunnel_section.text("proxy_ndp").map(|f| f.value);
+    tunnel_section.finish();
+
+    let base = Sections::of(root);
+    let base_pool = root.section("pool");
+    let retransmit = connection::retransmit(&base.ike);
+    let mut connections = Vec::new();
+    let mut pools = BTreeMap::new();
+    let mut add = |name: String, sections: &Sections<'_>, pool: &Section<'_>| {
+        let pool = if pool.is_present() { Some(read_pool(pool)) } else { None };
+        let addresses = if pool.is_some() { AddressConfig::Assign } else { AddressConfig::None };
+        if pool.is_none() && !sections.child.has("remote_ts") {
+            root.missing(
+                "pool.range",
+                "the IPv6 addresses to lease, for example range = \"2a00::100/120\" in [pool]",
+            );
+        }
+        let defaults = Defaults {
+            name: name.clone(),
+            addresses,
+            remote_id: RemoteId::Any,
+            remote_ts: vec![TrafficSelector::ANY_V6],
+            prefer_email: false,
+        };
+        let connection = connection::read(sections, defaults, &tunnel.crypto);
+        if let (Some(Some(mut pool)), Some(connection)) = (pool, &connection) {
+            pool.several = connection.unique == Unique::Never;
+            pools.insert(name, pool);
+        }
+        connections.extend(connection);
+    };
+    let named = root.sections("connection");
+    if named.is_empty() {
+        add(CONNECTION.to_owned(), &base, &base_pool);
+    } else {
+        let mut names = Vec::new();
+        for section in named {
+            let name =
+                section.require("name", section.text("name"), "the connection's name, for logs and status");
+            if let Some(found) = &name {
+                if names.contains(&found.value) {
+                    document.problem(found, format!("a second connection named {:?}", found.value));
+                }
+                names.push(found.value.clone());
+            }
+            let sections = Sections::of_connection(&section, &base);
+            let pool = section.section_or("pool", Some(&base_pool));
+            add(name.map_or_else(String::new, |f| f.value), &sections, &pool);
+            sections.finish();
+            pool.finish();
+            section.finish();
+        }
+    }
+    base.finish();
+    base_pool.finish();
+    check_pools(document, root, &pools);
+    if connections.is_empty() {
+        return None;
+    }
+    Some(Broker {
+        listen,
+        connections,
+        pools,
+        retransmit,
+        half_open,
+        tunnel,
+        forwarding,
+        proxy_ndp,
+        state_dir,
+        control,
+        warnings: Vec::new(),
+    })
+}
+
+fn half_open(listen: &Section<'_>) -> HalfOpenLimits {
+    let default = HalfOpenLimits::default();
+    let number = |key, default: usize, least: u64| {
+        listen.number(key, least..10_000_001).and_then(|f| usize::try_from(f.value).ok()).unwrap_or(default)
+    };
+    HalfOpenLimits {
+        cookie_from: number("cookie_from", default.cookie_from, 0),
+        max: number("half_open", default.max, 1),
+        per_source: number("half_open_per_source", default.per_source, 1),
+        lifetime: default.lifetime,
+    }
+}
+
+fn read_pool(section: &Section<'_>) -> Option<Pool> {
+    let document = section.document();
+    let ranges = section.require(
+        "range",
+        section.list("range", "an IPv6 prefix like \"2a00::100/120\"", values::range6),
+        "the IPv6 addresses to lease, for example \"2a00::100/120\"",
+    );
+    let dns = section
+        .list("dns", "an IPv6 address", values::address6)
+        .map_or_else(Vec::new, |f| f.value.into_iter().map(|a| a.value).collect());
+    let ranges = ranges?;
+    for (n, range) in ranges.value.iter().enumerate() {
+        if range.value.contains(Ipv6Addr::UNSPECIFIED)
+            || range.value.last.is_multicast()
+            || range.value.first.is_multicast()
+        {
+            document.problem(range, format!("{} is not a range of unicast addresses", range.value));
+        }
+        if let Some(other) = ranges.value[..n].iter().find(|o| o.value.overlaps(range.value)) {
+            document.problem(range, format!("overlaps with {}", other.value));
+        }
+    }
+    let mut fixed = BTreeMap::new();
+    for (who, address) in section.map("fixed", "identity = \"address\"") {
+        let id = match values::identity(&who.value) {
+            Ok(id) => id,
+            Err(text) => {
+                document.problem(&who, text);
+                continue;
+            }
+        };
+        let value = match values::address6(&address.value) {
+            Ok(value) => value,
+            Err(text) => {
+                document.problem(&address, text);
+                continue;
+            }
+        };
+        if let Some(range) = ranges.value.iter().find(|r| r.value.anycast() == Some(value)) {
+            document.problem(
+                &address,
+                format!("{value} is the subnet-router anycast address of {}; take another", range.value),
+            );
+        }
+        if let Some((other, _)) = fixed.iter().find(|(_, a)| **a == value) {
+            document.problem(&address, format!("{value} is {other}'s already"));
+        }
+        if fixed.contains_key(&id) {
+            document.problem(&who, format!("{id} has a fixed address already"));
+        }
+        fixed.insert(id, value);
+    }
+    Some(Pool { ranges: ranges.value.into_iter().map(|f| f.value).collect(), fixed, dns, several: false })
+}
+
+/// Pools of several connections may be one and the same, but must not overlap otherwise.
+fn check_pools(document: &Document, root: &Section<'_>, pools: &BTreeMap<String, Pool>) {
+    let list: Vec<(&String, &Pool)> = pools.iter().collect();
+    for (n, (name, pool)) in list.iter().enumerate() {
+        for (other_name, other) in &list[..n] {
+            if pool.ranges != other.ranges
+                && pool.ranges.iter().any(|r| other.ranges.iter().any(|o| r.overlaps(*o)))
+            {
+                document.problem(
+                    &root.here(),
+                    format!("the pools of the connections {other_name:?} and {name:?} overlap without being the same"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `client.toml`.
+
+use super::RUN_DIR;
+use super::connection::{self, Defaults, Sections};
+use super::reader::{Document, Section};
+use super::tunnel::{Listen, Tunnel};
+use super::values::{self, Host, Prefix6};
+use crate::cli::UsageError;
+use ferry6_ike::config::{AddressConfig, RemoteId, Retransmit};
+use ferry6_ike::{Connection, Identity, TrafficSelector};
+use std::path::{Path, PathBuf};
+
+/// A client's configuration, read and checked.
+pub struct Client {
+    /// Where the broker is.
+    pub broker: Host,
+    /// Its IKE port.
+    pub port: u16,
+    /// Our own ports.
+    pub listen: Listen,
+    /// The connection.
+    pub connection: Connection,
+    /// Retransmission.
+    pub retransmit: Retransmit,
+    /// Device and workers.
+    pub tunnel: Tunnel,
+    /// Which routes go into the tunnel.
+    pub routes: Routes,
+    /// Control socket.
+    pub control: PathBuf,
+    /// What should be seen, but is no fault.
+    pub warnings: Vec<String>,
+}
+
+/// Which IPv6 routes go into the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routes {
+    /// What the negotiated selectors of the peer allow (the default route for `::/0`), or exactly these.
+    pub explicit: Option<Vec<Prefix6>>,
+    /// Whether `::/0` may be among them.
+    pub default_route: bool,
+    /// Metric: lower than that of router advertisements (1024), so that the tunnel wins while it is up.
+    pub metric: u32,
+}
+
+/// The name of a client's only connection.
+pub(super) const CONNECTION: &str = "tunnel";
+
+pub(super) fn read(document: &Document) -> Result<Client, UsageError> {
+    let mut client = document.read(|root| {
+        let client = read_root(&root);
+        root.finish();
+        client
+    })?;
+    client.warnings = document.take_warnings();
+    Ok(client)
+}
+
+fn read_root(root: &Section<'_>) -> Option<Client> {
+    let control = root.path("control").map_or_else(|| Path::new(RUN_DIR).join("client.sock"), |f| f.value);
+    let broker_section = root.section("broker");
+    let broker = broker_section.require(
+        "address",
+        broker_section.parsed("address", "a host name or an IPv4 address", values::host),
+        "the broker's name or IPv4 address",
+    );
+    let port =
+        broker_section.number("port", 1..65_536).and_then(|f| u16::try_from(f.value).ok()).unwrap_or(500);
+    broker_section.finish();
+    let listen_section = root.section("listen");
+    let listen = Listen::read(&listen_section);
+    listen_section.finish();
+    let tunnel_section = root.section("tunnel");
+    let tunnel = Tunnel::read(&tunnel_section);
+    let routes = Routes {
+        explicit: tunnel_section
+            .list("routes", "an IPv6 prefix like \"2a00::/32\"", str::parse::<Prefix6>)
+            .map(|f| f.value.into_iter().map(|p| p.value).collect()),
+        default_route: tunnel_section.flag("default_route").is_none_or(|f| f.value),
+        metric: tunnel_section
+            .number("metric", 1..u64::from(u32::MAX) + 1)
+            .and_then(|f| u32::try_from(f.value).ok())
+            .unwrap_or(50),
+    };
+    let addresses = tunnel_section
+        .parsed("address", "\"request\", \"none\" or an IPv6 address", |s| match s {
+            "request" => Ok(AddressConfig::Request(None)),
+            "none" => Ok(AddressConfig::None),
+            address => values::address6(address).map(|a| AddressConfig::Request(Some(a))).map_err(|_| {
+                format!("expected \"request\", \"none\" or an IPv6 address to ask for, found {s:?}")
+            }),
+        })
+        .map_or(AddressConfig::Request(None), |f| f.value);
+    tunnel_section.finish();
+    let sections = Sections::of(root);
+    let remote_id = match &broker {
+        Some(found) => RemoteId::Exactly(match &found.value {
+            Host::Name(name) => Identity::Fqdn(name.trim_end_matches('.').to_owned()),
+            Host::Address(address) => Identity::Ipv4(*address),
+        }),
+        None => RemoteId::Any,
+    };
+    let defaults = Defaults {
+        name: CONNECTION.to_owned(),
+        addresses,
+        remote_id,
+        remote_ts: vec![TrafficSelector::ANY_V6],
+        prefer_email: true,
+    };
+    let connection = connection::read(&sections, defaults, &tunnel.crypto);
+    let retransmit = connection::retransmit(&sections.ike);
+    sections.finish();
+    Some(Client {
+        broker: broker?.value,
+        port,
+        listen,
+        connection: connection?,
+        retransmit,
+        tunnel,
+        routes,
+        control,
+        warnings: Vec::new(),
+    })
+}

@@ -1,0 +1,41 @@
+//! The configuration files: `broker.toml` and `client.toml`. docs/configuration.md tells every key.
+
+mod broker;
+mod client;
+mod connection;
+pub mod keys;
+pub mod proposal;
+pub mod reader;
+pub mod summary;
+mod tunnel;
+pub mod values;
+
+pub use broker::{Broker, Pool};
+pub use client::{Client, Routes};
+pub use tunnel::{Listen, Tunnel};
+
+use crate::cli::UsageError;
+use reader::Document;
+use std::path::Path;
+
+/// Directory of the control sockets.
+pub const RUN_DIR: &str = "/run/ferry6";
+
+/// Reads a client's configuration and all files it names.
+///
+/// # Errors
+/// Every fault of the file at once, each with file, line, column and key.
+pub fn client(path: &Path) -> Result<Client, UsageError> {
+    Document::open(path).and_then(|document| client::read(&document))
+}
+
+/// Reads a broker's configuration and all files it names.
+///
+/// # Errors
+/// Every fault of the file at once, each with file, line, column and key.
+pub fn broker(path: &Path) -> Result<Broker, UsageError> {
+    Document::open(path).and_then(|document| broker::read(&document))
+}
+
+#[cfg(test)]
+mod tests;

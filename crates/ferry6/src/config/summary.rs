@@ -1,0 +1,117 @@
+//! What `--check` prints: the configuration as it was understood, in a few lines.
+
+use super::keys;
+use super::proposal;
+use super::values::show_duration;
+use super::{Broker, Client, Tunnel};
+use ferry6_ike::Connection;
+use ferry6_ike::config::{Credential, IpcompPolicy, PeerAuth, RemoteId};
+use std::fmt::{self, Display, Write as _};
+use std::path::Path;
+
+/// Of a client.
+pub fn client(path: &Path, client: &Client) -> String {
+    let mut out = format!("{}: no faults\n", path.display());
+    row(&mut out, "broker", format_args!("{}, port {}", client.broker, client.port));
+    connection(&mut out, &client.connection);
+    let routes = match &client.routes.explicit {
+        Some(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        None if client.routes.default_route => {
+            "what the broker allows, the default route included".to_owned()
+        }
+        None => "what the broker allows, without a default route".to_owned(),
+    };
+    row(&mut out, "routes", format_args!("{routes}, metric {}", client.routes.metric));
+    tunnel(&mut out, &client.tunnel);
+    warnings(&mut out, &client.warnings);
+    out
+}
+
+/// Of a broker.
+pub fn broker(path: &Path, broker: &Broker) -> String {
+    let mut out = format!("{}: no faults\n", path.display());
+    let listen = broker.listen;
+    row(&mut out, "listen", format_args!("{}, UDP {} and {}", listen.address, listen.port, listen.nat_port));
+    for c in &broker.connections {
+        let _ = writeln!(out, "  connection {}", c.name);
+        connection(&mut out, c);
+        if let Some(pool) = broker.pools.get(&c.name) {
+            let ranges: Vec<String> = pool.ranges.iter().map(ToString::to_string).collect();
+            row(
+                &mut out,
+                "pool",
+                format_args!("{}, {} fixed addresses", ranges.join(", "), pool.fixed.len()),
+            );
+        }
+    }
+    tunnel(&mut out, &broker.tunnel);
+    warnings(&mut out, &broker.warnings);
+    out
+}
+
+/// Writing to a String cannot fail.
+fn row(out: &mut String, name: &str, value: fmt::Arguments<'_>) {
+    let _ = writeln!(out, "  {name:<8} {value}");
+}
+
+fn warnings(out: &mut String, warnings: &[String]) {
+    for warning in warnings {
+        row(out, "warning", format_args!("{warning}"));
+    }
+}
+
+fn connection(out: &mut String, c: &Connection) {
+    match &c.credential {
+        Credential::Certificate { chain, .. } => {
+            let certificate = chain.first().map(keys::describe).unwrap_or_default();
+            row(out, "local", format_args!("{} ({certificate})", c.local_id));
+        }
+        Credential::Psk(_) => row(out, "local", format_args!("{} (pre-shared key)", c.local_id)),
+    }
+    let remote: &dyn Display = match &c.remote_id {
+        RemoteId::Any => &"any identity",
+        RemoteId::Exactly(id) => id,
+        RemoteId::Pattern(pattern) => pattern,
+    };
+    match &c.peer_auth {
+        PeerAuth::Certificate { anchors, crls, revocation } => {
+            let cas: Vec<String> = anchors.iter().map(keys::subject).collect();
+            row(
+                out,
+                "remote",
+                format_args!(
+                    "{remote}, certified by {} ({} CRLs, {revocation:?})",
+                    cas.join(" or "),
+                    crls.len()
+                ),
+            );
+        }
+        PeerAuth::Psk(_) => row(out, "remote", format_args!("{remote}, pre-shared key")),
+    }
+    let ike: Vec<String> = c.ike.iter().map(proposal::show_ike).collect();
+    row(
+        out,
+        "ike",
+        format_args!(
+            "{}, rekey {}, dpd {}",
+            ike.join(", "),
+            show_duration(c.ike_rekey),
+            show_duration(c.dpd)
+        ),
+    );
+    let esp: Vec<String> = c.esp.iter().map(proposal::show_esp).collect();
+    let ipcomp = match c.ipcomp {
+        IpcompPolicy::Off => "off",
+        IpcompPolicy::Accept => "accept",
+        IpcompPolicy::On => "on",
+    };
+    row(
+        out,
+        "child",
+        format_args!("{}, rekey {}, ipcomp {ipcomp}", esp.join(", "), show_duration(c.child_rekey)),
+    );
+}
+
+fn tunnel(out: &mut String, t: &Tunnel) {
+    row(out, "device", format_args!("{}, mtu {}, crypto {}", t.device, t.mtu, t.crypto.name));
+}

@@ -1,0 +1,377 @@
+//! Whole files: the documented examples, and the text of each fault.
+
+use super::*;
+use crate::config::values::Host;
+use ferry6_crypto::Group;
+use ferry6_ike::Identity;
+use ferry6_ike::config::{AddressConfig, Credential, IpcompPolicy, PeerAuth, RemoteId, Revocation};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
+};
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use tempfile::TempDir;
+
+const EXAMPLES: [(&str, &str); 4] = [
+    ("client.toml", include_str!("../../../../docs/examples/client.toml")),
+    ("client-full.toml", include_str!("../../../../docs/examples/client-full.toml")),
+    ("broker.toml", include_str!("../../../../docs/examples/broker.toml")),
+    ("broker-full.toml", include_str!("../../../../docs/examples/broker-full.toml")),
+];
+
+fn secret(dir: &Path, name: &str, text: impl AsRef<[u8]>) {
+    let path = dir.join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// A directory with the files that the examples name.
+fn files() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let ca_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Test CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ca = params.self_signed(&ca_key).unwrap();
+    fs::write(at.join("ca.pem"), ca.pem()).unwrap();
+    let issuer = Issuer::new(params, ca_key);
+    for (name, san) in [
+        ("client", SanType::Rfc822Name("client@my.domain".try_into().unwrap())),
+        ("broker", SanType::DnsName("tunnel.my.domain".try_into().unwrap())),
+        ("expired", SanType::DnsName("tunnel.my.domain".try_into().unwrap())),
+        ("early", SanType::DnsName("tunnel.my.domain".try_into().unwrap())),
+    ] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = vec![san];
+        match name {
+            "expired" => params.not_after = date_time_ymd(2020, 1, 1),
+            "early" => params.not_before = date_time_ymd(4000, 1, 1),
+            _ => {}
+        }
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        fs::write(at.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        secret(at, &format!("{name}.key"), key.serialize_pem());
+        if name == "client" {
+            let info = pkcs8::PrivateKeyInfoRef::try_from(key.serialized_der()).unwrap();
+            let encrypted = info
+                .encrypt_with_params(
+                    pkcs8::pkcs5::pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(
+                        1000,
+                        b"salt8888",
+                        [7; 16],
+                    )
+                    .unwrap(),
+                    "passphrase of the client",
+                )
+                .unwrap();
+            let pem = encrypted.to_pem("ENCRYPTED PRIVATE KEY", pkcs8::LineEnding::LF).unwrap();
+            secret(at, "client-encrypted.key", pem.as_bytes());
+            secret(at, "client.passphrase", "passphrase of the client\n");
+        }
+    }
+    let crl = CertificateRevocationListParams {
+        this_update: date_time_ymd(2025, 1, 1),
+        next_update: date_time_ymd(4000, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    fs::write(at.join("ca.crl"), crl.signed_by(&issuer).unwrap().pem().unwrap()).unwrap();
+    secret(at, "appliance.psk", "0s3q2+7wABAgMEBQYHCAk=\n");
+    for (name, text) in EXAMPLES {
+        fs::write(at.join(name), text).unwrap();
+    }
+    dir
+}
+
+/// The error of a file with this text, its directory taken out.
+fn error(dir: &TempDir, role: &str, text: &str) -> String {
+    let path = dir.path().join("test.toml");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let result = if role == "client" { client(&path).map(|_| ()) } else { broker(&path).map(|_| ()) };
+    let mut prefix = dir.path().display().to_string();
+    prefix.push('/');
+    result.expect_err("must be refused").to_string().replace(&prefix, "")
+}
+
+fn client_with(rest: &str) -> String {
+    format!(
+        "[broker]\naddress = \"tunnel.my.domain\"\n[local]\ncert = \"client.pem\"\nkey = \"client.key\"\n[remote]\nca = \"ca.pem\"\n{rest}"
+    )
+}
+
+#[test]
+fn minimal_client() {
+    let dir = files();
+    let c = client(&dir.path().join("client.toml")).unwrap();
+    assert_eq!(c.broker, Host::Name("tunnel.my.domain".into()));
+    assert_eq!(c.connection.local_id, Identity::Rfc822("client@my.domain".into()));
+    assert_eq!(c.connection.remote_id, RemoteId::Exactly(Identity::Fqdn("tunnel.my.domain".into())));
+    assert_eq!(c.connection.addresses, AddressConfig::Request(None));
+    assert_eq!(c.connection.ipcomp, IpcompPolicy::Accept);
+    assert!(matches!(&c.connection.credential, Credential::Certificate { chain, .. } if chain.len() == 1));
+    assert!(
+        matches!(&c.connection.peer_auth, PeerAuth::Certificate { anchors, revocation: Revocation::IfPresent, .. } if anchors.len() == 1)
+    );
+    assert_eq!((c.listen.port, c.listen.nat_port, c.tunnel.mtu), (500, 4500, 1400));
+    assert_eq!(c.control, Path::new("/run/ferry6/client.sock"));
+    assert!(c.routes.default_route && c.routes.explicit.is_none());
+    assert_eq!(c.warnings, [""; 0]);
+}
+
+#[test]
+fn every_key_of_a_client() {
+    let dir = files();
+    let full = client(&dir.path().join("client-full.toml")).unwrap();
+    let minimal = client(&dir.path().join("client.toml")).unwrap();
+    // The file claims to show the defaults.
+    assert_eq!(full.connection.child_rekey, minimal.connection.child_rekey);
+    assert_eq!(full.connection.ike_rekey, minimal.connection.ike_rekey);
+    assert_eq!(full.connection.dpd, minimal.connection.dpd);
+    assert_eq!(full.connection.fragment_size, minimal.connection.fragment_size);
+    assert_eq!(full.retransmit, minimal.retransmit);
+    assert_eq!(full.tunnel.device, minimal.tunnel.device);
+    assert_eq!(full.tunnel.keepalive, minimal.tunnel.keepalive);
+    assert_eq!(full.tunnel.replay_window, minimal.tunnel.replay_window);
+    assert_eq!(full.tunnel.crypto.name, minimal.tunnel.crypto.name);
+    assert_eq!(full.routes.metric, minimal.routes.metric);
+    assert_eq!(full.connection.ike.len(), 3);
+    assert_eq!(full.connection.ike[1].groups, [Group::Ecp256]);
+}
+
+#[test]
+fn minimal_broker() {
+    let dir = files();
+    let b = broker(&dir.path().join("broker.toml")).unwrap();
+    assert_eq!(b.connections.len(), 1);
+    assert_eq!(b.connections[0].local_id, Identity::Fqdn("tunnel.my.domain".into()));
+    assert_eq!(b.connections[0].remote_id, RemoteId::Any);
+    assert_eq!(b.connections[0].addresses, AddressConfig::Assign);
+    let pool = &b.pools[&b.connections[0].name];
+    assert_eq!(pool.routes().iter().map(ToString::to_string).collect::<Vec<_>>(), ["2a00::100/120"]);
+}
+
+#[test]
+fn several_connections_inherit() {
+    let dir = files();
+    let b = broker(&dir.path().join("broker-full.toml")).unwrap();
+    let [staff, appliance] = &b.connections[..] else { panic!("two connections") };
+    assert_eq!(staff.name, "staff");
+    assert_eq!(staff.remote_id, RemoteId::Pattern("*@my.domain".into()));
+    assert!(matches!(staff.credential, Credential::Certificate { .. }));
+    assert_eq!(b.pools["staff"].dns.len(), 1);
+    assert!(matches!(&appliance.credential, Credential::Psk(s) if s.len() == 14));
+    assert!(matches!(&appliance.peer_auth, PeerAuth::Psk(_)));
+    assert_eq!(appliance.esp[0].groups, [Group::Modp2048]);
+    assert_eq!(b.pools["appliance"].ranges.len(), 2);
+}
+
+/// Every key that the program reads stands in docs/configuration.md, and every key in its tables is read.
+#[test]
+fn documentation_names_every_key() {
+    let docs = include_str!("../../../../docs/configuration.md");
+    let dir = files();
+    let mut known = std::collections::BTreeSet::new();
+    for name in ["client-full.toml", "broker-full.toml"] {
+        let document = Document::open(&dir.path().join(name)).unwrap();
+        if name.starts_with("client") {
+            client::read(&document).unwrap();
+        } else {
+            broker::read(&document).unwrap();
+        }
+        known.extend(document.known_keys());
+    }
+    let mut missing = String::new();
+    for key in known.iter().filter(|k| k.contains('.') || ["control", "state_dir"].contains(&k.as_str())) {
+        // A [[connection]] has the sections of the root.
+        let key = key.strip_prefix("connection.").filter(|k| *k != "name").unwrap_or(key);
+        if !docs.contains(&format!("| `{key}` |"))
+            && !["local", "remote", "ike", "child", "pool"].contains(&key)
+        {
+            let _ = write!(missing, "{key} ");
+        }
+    }
+    assert_eq!(missing, "", "keys that docs/configuration.md does not tell");
+    for line in docs.lines().filter_map(|l| l.strip_prefix("| `")) {
+        let key = line.split('`').next().unwrap();
+        assert!(known.contains(key), "docs/configuration.md tells of {key}, which is not read");
+    }
+}
+
+#[test]
+fn faults_name_file_line_key_and_remedy() {
+    let dir = files();
+    for (role, text, wanted) in [
+        (
+            "client",
+            client_with("[ike]\npropsals = [\"default\"]\n"),
+            "test.toml:9:1: ike.propsals: unknown key; did you mean `proposals`?\n    9 | propsals = [\"default\"]\n      | ^^^^^^^^",
+        ),
+        (
+            "client",
+            client_with("[ike]\nmtu = 1400\n"),
+            "test.toml:9:1: ike.mtu: unknown key here; did you mean `tunnel.mtu`?\n    9 | mtu = 1400\n      | ^^^",
+        ),
+        (
+            "client",
+            client_with("[tunel]\nmtu = 1400\n"),
+            "test.toml:8:2: tunel: unknown key; did you mean `tunnel`?\n    8 | [tunel]\n      |  ^^^^^",
+        ),
+        (
+            "client",
+            client_with("[tunnel]\nmtu = \"big\"\n"),
+            "test.toml:9:7: tunnel.mtu: expected a number from 1280 to 65535, found a string\n    9 | mtu = \"big\"\n      |       ^^^^^",
+        ),
+        (
+            "client",
+            client_with("[tunnel]\nmtu = 1000\n"),
+            "test.toml:9:7: tunnel.mtu: expected a number from 1280 to 65535, found the integer 1000\n    9 | mtu = 1000\n      |       ^^^^",
+        ),
+        (
+            "client",
+            client_with("[child]\nipcomp = \"yes\"\n"),
+            "test.toml:9:10: child.ipcomp: expected one of off, accept, on, found \"yes\"\n    9 | ipcomp = \"yes\"\n      |          ^^^^^",
+        ),
+        (
+            "client",
+            client_with(
+                "[ike]\nproposals = [\"aes256gcm16-prfsha256-x25519\", \"aes256gcm61-prfsha256-x25519\"]\n",
+            ),
+            "test.toml:9:46: ike.proposals: unknown algorithm \"aes256gcm61\"; did you mean \"aes256gcm16\"?\n    9 | proposals = [\"aes256gcm16-prfsha256-x25519\", \"aes256gcm61-prfsha256-x25519\"]\n      |                                              ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
+        ),
+        (
+            "client",
+            "[broker]\naddress = \"2a00::2\"\n".to_owned(),
+            "test.toml:1:1: local.cert: missing (there is no [local] section): the file with our certificate (or psk_file, for a pre-shared key)",
+        ),
+        (
+            "broker",
+            "[local]\ncert = \"broker.pem\"\nkey = \"broker.key\"\n[remote]\nca = \"ca.pem\"\n".to_owned(),
+            "test.toml:1:1: pool.range: missing: the IPv6 addresses to lease, for example range = \"2a00::100/120\" in [pool]",
+        ),
+        ("client", "[broker\naddress = 1".to_owned(), "test.toml:1:8: "),
+    ] {
+        let got = error(&dir, role, &text);
+        assert!(got.starts_with(wanted), "wanted: {wanted}\n   got: {got}");
+    }
+}
+
+#[test]
+fn all_faults_of_a_file_at_once() {
+    let dir = files();
+    let got = error(
+        &dir,
+        "client",
+        "[broker]\naddress = 5\n[local]\ncert = \"missing.pem\"\nkey = \"client.key\"\n[remote]\nca = \"ca.pem\"\n[tunnel]\nworker = 2\nmetric = 0\n",
+    );
+    let heads: Vec<&str> = got.lines().filter(|l| l.contains("test.toml:")).collect();
+    assert_eq!(
+        heads,
+        [
+            "test.toml:2:11: broker.address: expected a host name or an IPv4 address, found the integer 5",
+            "error: test.toml:4:8: local.cert: cannot read missing.pem: No such file or directory (os error 2)",
+            "error: test.toml:9:1: tunnel.worker: unknown key; did you mean `workers`?",
+            "error: test.toml:10:10: tunnel.metric: expected a number from 1 to 4294967295, found the integer 0",
+        ]
+    );
+}
+
+#[test]
+fn keys_and_certificates() {
+    let dir = files();
+    let at = dir.path();
+    let local = |cert: &str, key: &str, rest: &str| {
+        format!(
+            "[local]\ncert = \"{cert}\"\nkey = \"{key}\"\n{rest}\n[remote]\nca = \"ca.pem\"\n[pool]\nrange = \"2a00::100/120\"\n"
+        )
+    };
+    fs::write(at.join("open.key"), fs::read(at.join("broker.key")).unwrap()).unwrap();
+    fs::set_permissions(at.join("open.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    secret(at, "garbage.key", "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n");
+    secret(at, "wrong.passphrase", "no\n");
+    fs::write(at.join("both.p12"), [0x30, 0x82, 0x01, 0x00, 0x02, 0x01, 0x03, 0x30]).unwrap();
+    for (text, wanted) in [
+        (local("broker.pem", "client.key", ""), "local.cert: broker.pem: the private key does not belong to the certificate of \"CN=broker\""),
+        (local("broker.pem", "open.key", ""), "local.key: open.key may be read by others than its owner (mode 0640); do: chmod 600 open.key"),
+        (local("broker.pem", "absent.key", ""), "local.key: cannot read absent.key: No such file or directory"),
+        (local("broker.pem", "garbage.key", ""), "local.key: garbage.key"),
+        (local("broker.pem", "ca.pem", ""), "local.key: ca.pem may be read by others"),
+        (local("client.key", "client.key", ""), "local.cert: client.key holds no certificate (no BEGIN CERTIFICATE)"),
+        (local("both.p12", "broker.key", ""), "local.cert: both.p12 is PKCS#12, which is not supported; do: openssl pkcs12"),
+        (local("expired.pem", "expired.key", ""), "the certificate of \"CN=expired\" expired on"),
+        (local("early.pem", "early.key", ""), "is this machine's clock right?"),
+        (local("broker.pem", "broker.key", "id = \"other.my.domain\""), "local.id: broker.pem: other.my.domain does not stand in our certificate, so peers would refuse us; it has: tunnel.my.domain"),
+        (local("client.pem", "client-encrypted.key", ""), "client-encrypted.key is encrypted; name a file with its passphrase: key_passphrase_file"),
+        (local("client.pem", "client-encrypted.key", "key_passphrase_file = \"wrong.passphrase\""), "client-encrypted.key: wrong passphrase"),
+        (local("broker.pem", "broker.key", "psk = \"0123456789abcdef\""), "either a certificate or a pre-shared key, not both"),
+        ("[local]\nid = \"tunnel.my.domain\"\npsk = \"0123456789abcdef\"\n[pool]\nrange = \"2a00::100/120\"\n".to_owned(), "local.psk: the configuration holds a secret, and test.toml may be read by others than its owner (mode 0644); do: chmod 600 test.toml"),
+        ("[local]\nid = \"tunnel.my.domain\"\npsk = \"short\"\n[pool]\nrange = \"2a00::100/120\"\n".to_owned(), "local.psk: a pre-shared key of 5 octets is guessed in no time"),
+    ] {
+        let got = error(&dir, "broker", &text);
+        assert!(got.contains(wanted), "wanted: {wanted}\n   got: {got}");
+        assert!(!got.contains("0123456789abcdef") && !got.contains("short\""), "a secret is shown: {got}");
+    }
+}
+
+#[test]
+fn pools() {
+    let dir = files();
+    let with = |pool: &str| {
+        format!(
+            "[local]\ncert = \"broker.pem\"\nkey = \"broker.key\"\n[remote]\nca = \"ca.pem\"\n[pool]\n{pool}\n"
+        )
+    };
+    for (pool, wanted) in [
+        ("range = \"2a00::101/120\"", "did you mean \"2a00::100/120\"?"),
+        ("range = \"10.0.0.0/24\"", "expected an IPv6 prefix"),
+        ("range = \"ff02::/64\"", "not a range of unicast addresses"),
+        ("range = [\"2a00::/64\", \"2a00::100/120\"]", "overlaps with 2a00::/64"),
+        (
+            "range = \"2a00::100/120\"\nfixed = { \"a@b.c\" = \"2a00::100\" }",
+            "subnet-router anycast address of 2a00::100/120",
+        ),
+        (
+            "range = \"2a00::100/120\"\nfixed = { \"a@b.c\" = \"2a00::101\", \"d@e.f\" = \"2a00::101\" }",
+            "already",
+        ),
+        ("range = \"2a00::100/120\"\nfixed = { \"a@b.c\" = \"x\" }", "expected an IPv6 address"),
+        ("dns = [\"2a00::2\"]", "pool.range: missing"),
+    ] {
+        let got = error(&dir, "broker", &with(pool));
+        assert!(got.contains(wanted), "wanted: {wanted}\n   got: {got}");
+    }
+}
+
+#[test]
+fn text_of_any_kind_is_refused_without_panic() {
+    let dir = files();
+    for text in [
+        "\u{0}",
+        "[[[[",
+        "a = {",
+        "ä = \"ö",
+        "[connection]\n",
+        "connection = [1]",
+        "local = 3",
+        "[local]\ncert = []\n",
+        "[pool]\nfixed = 1",
+    ] {
+        for role in ["client", "broker"] {
+            assert!(error(&dir, role, text).starts_with("test.toml:"), "{text:?}");
+        }
+    }
+    fs::write(dir.path().join("binary.toml"), [b'a', b'\n', 0xff]).unwrap();
+    let got = client(&dir.path().join("binary.toml")).err().unwrap().to_string();
+    assert!(got.ends_with("binary.toml:2: not UTF-8 text"), "{got}");
+    let got = client(&dir.path().join("absent.toml")).err().unwrap().to_string();
+    assert!(got.contains("absent.toml: cannot read: No such file"), "{got}");
+}

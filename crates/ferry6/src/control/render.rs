@@ -1,0 +1,206 @@
+//! The status for people, in the manner of `ipsecctl -s all`: FLOWS, then the SAD, then a broker's leases.
+
+use super::Status;
+use crate::config::values::{show_duration, show_octets};
+use ferry6_tun_router::status::{ChildSa, IkeSa};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// The whole text, ending in a newline.
+pub fn status(status: &Status) -> String {
+    let mut out = String::new();
+    head(&mut out, status);
+    flows(&mut out, &status.router.ike_sas);
+    sad(&mut out, &status.router.ike_sas);
+    leases(&mut out, status);
+    out
+}
+
+/// One line; writing to a String cannot fail.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => { let _ = writeln!($out, $($arg)*); };
+}
+
+fn seconds(n: u64) -> String {
+    if n == 0 { "0s".to_owned() } else { show_duration(Duration::from_secs(n)) }
+}
+
+fn or_dash(text: Option<&str>) -> &str {
+    text.filter(|t| !t.is_empty()).unwrap_or("-")
+}
+
+fn head(out: &mut String, status: &Status) {
+    let router = &status.router;
+    line!(
+        out,
+        "ferry6 {} {}, pid {}, up {}",
+        status.role,
+        status.version,
+        status.pid,
+        seconds(status.uptime)
+    );
+    if let Some(client) = &status.client {
+        let address = client.broker_address.map_or(String::new(), |a| format!(" ({a})"));
+        let retry = client.retry_in.map_or(String::new(), |s| format!(", next try in {}", seconds(s)));
+        let reason = client.reason.as_deref().map_or(String::new(), |r| format!(": {r}"));
+        line!(out, "  broker  {}{address}, {}{reason}{retry}", client.broker, client.state);
+        if let Some(address) = client.address {
+            line!(out, "  address {address}/128");
+        }
+        if !client.routes.is_empty() {
+            line!(out, "  routes  {}", client.routes.join(", "));
+        }
+        if !client.dns.is_empty() {
+            let list: Vec<String> = client.dns.iter().map(ToString::to_string).collect();
+            line!(out, "  dns     {}", list.join(", "));
+        }
+    }
+    if let Some(broker) = &status.broker {
+        let up = router.ike_sas.iter().filter(|s| s.state == "established").count();
+        line!(out, "  listen  {}, {up} tunnels up", broker.listen);
+        let off =
+            if broker.forwarding { "" } else { " (IPv6 forwarding is off: clients reach this machine only)" };
+        line!(out, "  routes  {}{off}", broker.routes.join(", "));
+    }
+    line!(
+        out,
+        "  device  {} mtu {}, {}; udp: {}; crypto: {}; workers: {}",
+        router.tun,
+        router.mtu,
+        router.device,
+        router.udp,
+        router.crypto,
+        router.workers
+    );
+    if let Some(drops) = drops(&router.drops) {
+        line!(out, "  drops   {drops}");
+    }
+}
+
+fn drops(drops: &BTreeMap<String, u64>) -> Option<String> {
+    let list: Vec<String> =
+        drops.iter().filter(|(_, n)| **n > 0).map(|(why, n)| format!("{why} {n}")).collect();
+    if list.is_empty() { None } else { Some(list.join(", ")) }
+}
+
+fn flows(out: &mut String, sas: &[IkeSa]) {
+    line!(out, "\nFLOWS:");
+    // (direction, from, to, rest)
+    let mut rows: Vec<[String; 4]> = Vec::new();
+    for sa in sas {
+        for child in &sa.children {
+            let rest = format!(
+                "peer {} srcid {} dstid {} reqid {}",
+                sa.remote,
+                or_dash(sa.local_id.as_deref()),
+                or_dash(sa.remote_id.as_deref()),
+                child.reqid
+            );
+            for local in &child.local_ts {
+                for remote in &child.remote_ts {
+                    rows.push(["in".into(), remote.clone(), local.clone(), rest.clone()]);
+                    rows.push(["out".into(), local.clone(), remote.clone(), rest.clone()]);
+                }
+            }
+        }
+    }
+    let width = |column: usize| rows.iter().map(|r| r[column].len()).max().unwrap_or(0);
+    let (from, to) = (width(1), width(2));
+    for row in &rows {
+        line!(out, "flow esp {:<3} from {:<from$} to {:<to$} {}", row[0], row[1], row[2], row[3]);
+    }
+    if rows.is_empty() {
+        line!(out, "none");
+    }
+}
+
+fn nat(sa: &IkeSa) -> &'static str {
+    match (sa.nat_local, sa.nat_remote) {
+        (false, false) => "none",
+        (true, false) => "here",
+        (false, true) => "peer",
+        (true, true) => "both",
+    }
+}
+
+fn sad(out: &mut String, sas: &[IkeSa]) {
+    line!(out, "\nSAD:");
+    for sa in sas {
+        let age = sa.age.map_or(String::new(), |s| format!(" age {}", seconds(s)));
+        let rekey = sa.next_rekey.map_or(String::new(), |s| format!(" rekey {}", seconds(s)));
+        let vendor =
+            if sa.vendor.is_empty() { String::new() } else { format!(" ({})", sa.vendor.join(", ")) };
+        line!(
+            out,
+            "ike {} {} {} {} from {} to {} spi {}:{} {} nat {}{age}{rekey}{vendor}",
+            sa.id,
+            or_dash(sa.connection.as_deref()),
+            sa.role,
+            sa.state,
+            sa.local,
+            sa.remote,
+            sa.initiator_spi,
+            sa.responder_spi,
+            or_dash(Some(&sa.algorithms)),
+            nat(sa),
+        );
+        for child in &sa.children {
+            esp(out, sa, child, true);
+            esp(out, sa, child, false);
+            if let Some(drops) = drops(&child.drops) {
+                line!(out, "  dropped {drops}");
+            }
+        }
+    }
+    if sas.is_empty() {
+        line!(out, "none");
+    }
+}
+
+fn esp(out: &mut String, sa: &IkeSa, child: &ChildSa, inbound: bool) {
+    let (from, to, spi, cpi, packets, bytes) = if inbound {
+        (&sa.remote, &sa.local, &child.spi_in, child.ipcomp_in, child.packets_in, child.bytes_in)
+    } else {
+        (&sa.local, &sa.remote, &child.spi_out, child.ipcomp_out, child.packets_out, child.bytes_out)
+    };
+    let esn = if child.esn { " esn" } else { "" };
+    let ipcomp = cpi.map_or(String::new(), |c| format!(" ipcomp 0x{c:04x}"));
+    let rekey = child.next_rekey.map_or(String::new(), |s| format!(" rekey {}", seconds(s)));
+    line!(
+        out,
+        "  esp tunnel from {from} to {to} spi {spi} {}{esn}{ipcomp} packets {packets} bytes {bytes} ({}) age {}{rekey}",
+        child.algorithms,
+        show_octets(bytes),
+        seconds(child.age),
+    );
+}
+
+fn leases(out: &mut String, status: &Status) {
+    let Some(broker) = &status.broker else { return };
+    line!(out, "\nLEASES:");
+    let rows: Vec<(String, &str, String)> = broker
+        .leases
+        .iter()
+        .map(|lease| {
+            let mut state = if lease.ike.is_empty() {
+                "free for its owner".to_owned()
+            } else {
+                let list: Vec<String> = lease.ike.iter().map(ToString::to_string).collect();
+                format!("in use by ike {}", list.join(", "))
+            };
+            if lease.fixed {
+                state.push_str(", fixed");
+            }
+            (lease.address.to_string(), lease.identity.as_str(), state)
+        })
+        .collect();
+    let address = rows.iter().map(|r| r.0.len()).max().unwrap_or(0);
+    let identity = rows.iter().map(|r| r.1.len()).max().unwrap_or(0);
+    for (a, i, state) in &rows {
+        line!(out, "{a:<address$}  {i:<identity$}  {state}");
+    }
+    if rows.is_empty() {
+        line!(out, "none");
+    }
+}

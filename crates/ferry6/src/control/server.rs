@@ -1,0 +1,167 @@
+//! The daemon's end of the control socket.
+
+use super::{Request, Response};
+use anyhow::{Context as _, bail};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// The longest request in octets.
+const REQUEST_LIMIT: u64 = 16 * 1024;
+/// How long a caller may take to ask, or to take its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Callers at a time.
+const CALLERS: usize = 16;
+
+/// A request, and where its response goes.
+pub type Call = (Request, oneshot::Sender<Response>);
+
+/// The socket's file, removed when this is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Another daemon may have put its own there since.
+        let same = std::fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.inode);
+        if same {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Binds the socket: mode 0600, a stale one of a dead daemon is replaced, a live one is not.
+///
+/// # Errors
+/// A daemon that answers there already; or what the system refused.
+pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, Socket)> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .with_context(|| format!("cannot make the directory {} (see `control`)", directory.display()))?;
+    // Two daemons that start together must not take each other's new socket for a stale one.
+    let handle = File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
+    let _lock = Flock::lock(handle, FlockArg::LockExclusive)
+        .map_err(|(_, e)| e)
+        .with_context(|| format!("cannot lock {}", directory.display()))?;
+    if let Ok(meta) = std::fs::symlink_metadata(path) {
+        if !meta.file_type().is_socket() {
+            bail!("{} is in the way: it is no socket", path.display());
+        }
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => bail!(
+                "another ferry6 runs already: it answers on {}. Stop it, or set another socket: control = \"..\"",
+                path.display()
+            ),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)
+                    .with_context(|| format!("cannot remove the stale {}", path.display()))?;
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot use {}", path.display())),
+        }
+    }
+    // The mode must be right from the first moment on, and chmod comes too late for that.
+    let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(path);
+    nix::sys::stat::umask(old);
+    let listener = listener.with_context(|| format!("cannot bind the control socket {}", path.display()))?;
+    let meta = std::fs::symlink_metadata(path).with_context(|| path.display().to_string())?;
+    Ok((listener, Socket { path: path.to_owned(), inode: (meta.dev(), meta.ino()) }))
+}
+
+/// Answers callers until the daemon drops the receiver of `calls`.
+pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    let callers = Arc::new(Semaphore::new(CALLERS));
+    loop {
+        let stream = tokio::select! {
+            () = calls.closed() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely: do not spin.
+                    tracing::warn!("control socket: {error}");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            },
+        };
+        // More callers than that are dropped: each is a local process of ours or root's.
+        let Ok(permit) = Arc::clone(&callers).try_acquire_owned() else { continue };
+        let calls = calls.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Err(error) = caller(stream, &calls).await {
+                tracing::debug!("control socket: {error}");
+            }
+        });
+    }
+}
+
+/// One caller: requests and responses in turn.
+async fn caller(stream: UnixStream, calls: &mpsc::Sender<Call>) -> std::io::Result<()> {
+    let allowed =
+        stream.peer_cred().is_ok_and(|c| c.uid() == 0 || c.uid() == nix::unistd::geteuid().as_raw());
+    let (read, mut write) = stream.into_split();
+    if !allowed {
+        return respond(&mut write, &Response::Error("only root and the daemon's user may ask".to_owned()))
+            .await;
+    }
+    let mut reader = BufReader::new(read);
+    loop {
+        let mut line = Vec::new();
+        let mut limited = (&mut reader).take(REQUEST_LIMIT);
+        let length = match tokio::time::timeout(PATIENCE, limited.read_until(b'\n', &mut line)).await {
+            Ok(length) => length?,
+            Err(_) => return Ok(()),
+        };
+        if length == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') && line.len() as u64 == REQUEST_LIMIT {
+            return respond(&mut write, &Response::Error("request too long".to_owned())).await;
+        }
+        let response = match serde_json::from_slice::<Request>(&line) {
+            Err(error) => Response::Error(format!("not a request: {error}")),
+            Ok(request) => ask(request, calls).await,
+        };
+        respond(&mut write, &response).await?;
+    }
+}
+
+async fn ask(request: Request, calls: &mpsc::Sender<Call>) -> Response {
+    let (sender, receiver) = oneshot::channel();
+    let asked = async {
+        calls.send((request, sender)).await.ok()?;
+        receiver.await.ok()
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Some(response)) => response,
+        Ok(None) => Response::Error("the daemon is stopping".to_owned()),
+        Err(_) => Response::Error(format!("the daemon did not answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+async fn respond(
+    write: &mut (impl tokio::io::AsyncWrite + Unpin),
+    response: &Response,
+) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(response)?;
+    line.push(b'\n');
+    tokio::time::timeout(PATIENCE, write.write_all(&line))
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+}

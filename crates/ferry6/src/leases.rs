@@ -1,0 +1,443 @@
+//! The broker's address leases: by identity, durable, never two identities on one address.
+//!
+//! An identity keeps its address for as long as the store exists. Only when a pool is exhausted does the lease that has
+//! been unused for longest go to somebody else; a lease in use never does.
+
+use crate::config::Pool;
+use crate::config::values::Range6;
+use ferry6_ike::Identity;
+use ferry6_ike::config::{AddressPool, LeaseError, LeaseRequest};
+use ferry6_ike::event::{IkeSaId, Lease};
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv6Addr;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Identity to address (16 octets) and time of last use (seconds since 1970, 8 octets, big endian).
+const LEASES: TableDefinition<'_, &str, [u8; 24]> = TableDefinition::new("leases-v1");
+
+/// The store's file in the state directory.
+pub const FILE: &str = "leases.redb";
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it.
+    #[error("{0} is in use by another process: is another broker running with the same state_dir?")]
+    InUse(String),
+    /// Anything else.
+    #[error("{path}: {text}")]
+    Other {
+        /// File or directory.
+        path: String,
+        /// Cause and remedy.
+        text: String,
+    },
+}
+
+/// One lease, for `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// The address.
+    pub address: Ipv6Addr,
+    /// Whose it is.
+    pub identity: String,
+    /// Whether the configuration says so.
+    pub fixed: bool,
+    /// The IKE SAs that use it now.
+    pub ike: Vec<u64>,
+    /// Seconds since 1970 when it was last in use; now, if it is.
+    pub last_used: Option<u64>,
+}
+
+/// The leases; clones share them.
+#[derive(Clone)]
+pub struct Leases(Arc<Mutex<State>>);
+
+struct State {
+    store: Database,
+    pools: BTreeMap<String, Pool>,
+    /// Addresses that nobody gets: the broker's own, and subnet-router anycast addresses.
+    reserved: BTreeSet<Ipv6Addr>,
+    /// Fixed addresses of all pools.
+    fixed: BTreeMap<Ipv6Addr, Identity>,
+    by_identity: HashMap<Identity, Record>,
+    by_address: BTreeMap<Ipv6Addr, Holder>,
+    /// What each IKE SA holds.
+    active: HashMap<IkeSaId, Ipv6Addr>,
+    /// By a range's first address: no address of the range below this one is free.
+    hints: HashMap<Ipv6Addr, Ipv6Addr>,
+    clock: fn() -> u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Record {
+    address: Ipv6Addr,
+    last_used: u64,
+}
+
+/// Whose an address is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    identity: Identity,
+    users: BTreeSet<IkeSaId>,
+    /// A second address of the same identity, which is not remembered (`unique = "never"`).
+    volatile: bool,
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+impl Leases {
+    /// Opens the store in `state_dir` (made where missing). `own` are this machine's addresses, which are not leased.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(
+        state_dir: &Path,
+        pools: BTreeMap<String, Pool>,
+        own: impl IntoIterator<Item = Ipv6Addr>,
+    ) -> Result<Self, StoreError> {
+        Self::open_with_clock(state_dir, pools, own, now)
+    }
+
+    fn open_with_clock(
+        state_dir: &Path,
+        pools: BTreeMap<String, Pool>,
+        own: impl IntoIterator<Item = Ipv6Addr>,
+        clock: fn() -> u64,
+    ) -> Result<Self, StoreError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let fault = |path: &Path, text: String| StoreError::Other { path: path.display().to_string(), text };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state_dir)
+            .map_err(|e| fault(state_dir, format!("cannot make the directory: {e}; see state_dir")))?;
+        let path = state_dir.join(FILE);
+        let store = Database::create(&path).map_err(|e| match e {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
+            other => fault(&path, format!("cannot open the leases: {other}")),
+        })?;
+        let mut reserved: BTreeSet<Ipv6Addr> = own.into_iter().collect();
+        let mut fixed = BTreeMap::new();
+        for pool in pools.values() {
+            reserved.extend(pool.ranges.iter().filter_map(|r| r.anycast()));
+            fixed.extend(pool.fixed.iter().map(|(id, address)| (*address, id.clone())));
+        }
+        let records = load(&store).map_err(|e| fault(&path, format!("cannot read the leases: {e}")))?;
+        let mut state = State {
+            store,
+            pools,
+            reserved,
+            fixed,
+            by_identity: HashMap::new(),
+            by_address: BTreeMap::new(),
+            active: HashMap::new(),
+            hints: HashMap::new(),
+            clock,
+        };
+        for (identity, record) in records {
+            state.adopt(identity, record);
+        }
+        Ok(Self(Arc::new(Mutex::new(state))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change; a poisoned lock still guards whole data.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All leases by address, the fixed ones that are not in use too.
+    pub fn status(&self) -> Vec<LeaseStatus> {
+        self.lock().status()
+    }
+}
+
+impl AddressPool for Leases {
+    fn assign(&mut self, request: &LeaseRequest<'_>) -> Result<Lease, LeaseError> {
+        self.lock().assign(request)
+    }
+    fn release(&mut self, ike: IkeSaId) {
+        self.lock().release(ike);
+    }
+}
+
+/// The identity in the store: equal ones have the same text.
+fn text(identity: &Identity) -> String {
+    match identity {
+        Identity::Fqdn(_) => identity.to_string().to_ascii_lowercase(),
+        Identity::Rfc822(address) => match address.rsplit_once('@') {
+            Some((local, domain)) => {
+                Identity::Rfc822(format!("{local}@{}", domain.to_ascii_lowercase())).to_string()
+            }
+            None => identity.to_string(),
+        },
+        _ => identity.to_string(),
+    }
+}
+
+fn load(store: &Database) -> Result<Vec<(Identity, Record)>, redb::Error> {
+    // A write transaction makes the table where the store is new.
+    let transaction = store.begin_write()?;
+    transaction.open_table(LEASES)?;
+    transaction.commit()?;
+    let table = store.begin_read()?.open_table(LEASES)?;
+    let mut records = Vec::new();
+    for entry in table.iter()? {
+        let (identity, value) = entry?;
+        let value = value.value();
+        let (address, time) = value.split_at(16);
+        if let (Ok(identity), Ok(address), Ok(time)) =
+            (Identity::from_str(identity.value()), <[u8; 16]>::try_from(address), <[u8; 8]>::try_from(time))
+        {
+            records.push((
+                identity,
+                Record { address: Ipv6Addr::from(address), last_used: u64::from_be_bytes(time) },
+            ));
+        }
+    }
+    Ok(records)
+}
+
+impl State {
+    /// Takes over a stored lease, unless the configuration gave its address away since.
+    fn adopt(&mut self, identity: Identity, record: Record) {
+        let taken = self.reserved.contains(&record.address)
+            || self.fixed.get(&record.address).is_some_and(|owner| *owner != identity)
+            || self.by_address.contains_key(&record.address);
+        if !taken {
+            let holder = Holder { identity: identity.clone(), users: BTreeSet::new(), volatile: false };
+            self.by_address.insert(record.address, holder);
+            self.by_identity.insert(identity, record);
+        }
+    }
+
+    fn assign(&mut self, request: &LeaseRequest<'_>) -> Result<Lease, LeaseError> {
+        let identity = request.identity;
+        let pool = self.pools.get(request.connection).ok_or_else(|| {
+            LeaseError(format!(
+                "no address for {}: connection {:?} has no pool",
+                request.identity, request.connection
+            ))
+        })?;
+        // The same IKE SA asks once more: what it has is its answer.
+        if let Some(address) = self.active.get(&request.ike) {
+            return Ok(Lease { address: Some(*address), dns: pool.dns.clone() });
+        }
+        let (pool, dns) = (pool.clone(), pool.dns.clone());
+        let free_for_us = |state: &Self, address: Ipv6Addr| {
+            !pool.several || state.by_address.get(&address).is_none_or(|h| h.users.is_empty())
+        };
+        let own_fixed = pool.fixed.get(identity).copied();
+        let remembered = self
+            .by_identity
+            .get(identity)
+            .map(|r| r.address)
+            .filter(|a| own_fixed.is_none() && pool.ranges.iter().any(|r| r.contains(*a)));
+        let (address, volatile) = match own_fixed.or(remembered) {
+            Some(address) if free_for_us(self, address) => (address, false),
+            // A second tunnel of one identity at the same time gets an address of its own, for as long as it lasts.
+            first => {
+                let wanted =
+                    request.wanted.filter(|a| pool.ranges.iter().any(|r| r.contains(*a)) && self.is_free(*a));
+                let address =
+                    wanted.or_else(|| self.lowest_free(&pool.ranges)).or_else(|| self.reclaim(&pool.ranges));
+                (address.ok_or_else(|| exhausted(&pool, request))?, first.is_some())
+            }
+        };
+        if !volatile {
+            self.remember(identity, address)?;
+        }
+        let holder = self.by_address.entry(address).or_insert_with(|| Holder {
+            identity: identity.clone(),
+            users: BTreeSet::new(),
+            volatile,
+        });
+        holder.users.insert(request.ike);
+        self.active.insert(request.ike, address);
+        Ok(Lease { address: Some(address), dns })
+    }
+
+    fn release(&mut self, ike: IkeSaId) {
+        let Some(address) = self.active.remove(&ike) else { return };
+        let Some(holder) = self.by_address.get_mut(&address) else { return };
+        holder.users.remove(&ike);
+        if !holder.users.is_empty() {
+            return;
+        }
+        if holder.volatile {
+            self.vacate(address);
+            return;
+        }
+        let identity = holder.identity.clone();
+        let record = Record { address, last_used: (self.clock)() };
+        self.by_identity.insert(identity.clone(), record);
+        // When it was last used may be lost in a crash; whose it is may not, and that was written at once.
+        if let Err(error) = self.write(&identity, record, &[], Durability::None) {
+            tracing::warn!("the lease of {identity} was not brought up to date: {error}");
+        }
+    }
+
+    fn is_free(&self, address: Ipv6Addr) -> bool {
+        // Windows rejects an address that ends in "::" (two groups of zeros at least).
+        address.to_bits() & 0xffff_ffff != 0
+            && !self.reserved.contains(&address)
+            && !self.fixed.contains_key(&address)
+            && !self.by_address.contains_key(&address)
+    }
+
+    /// Walks the taken addresses from the hint on, so that a large pool costs no more than a small one.
+    fn lowest_free(&mut self, ranges: &[Range6]) -> Option<Ipv6Addr> {
+        for range in ranges {
+            let mut address = self.hints.get(&range.first).copied().unwrap_or(range.first);
+            while !self.is_free(address) && address < range.last {
+                address = Ipv6Addr::from_bits(address.to_bits() + 1);
+            }
+            self.hints.insert(range.first, address);
+            if self.is_free(address) {
+                return Some(address);
+            }
+        }
+        None
+    }
+
+    /// The address is nobody's any more.
+    fn vacate(&mut self, address: Ipv6Addr) {
+        self.by_address.remove(&address);
+        self.hints.clear();
+    }
+
+    /// Takes the lease away that has been unused for longest.
+    fn reclaim(&mut self, ranges: &[Range6]) -> Option<Ipv6Addr> {
+        let (identity, record) = self
+            .by_identity
+            .iter()
+            .filter(|(_, r)| ranges.iter().any(|range| range.contains(r.address)))
+            .filter(|(_, r)| !self.fixed.contains_key(&r.address))
+            .filter(|(_, r)| self.by_address.get(&r.address).is_some_and(|h| h.users.is_empty()))
+            .min_by_key(|(_, r)| (r.last_used, r.address))
+            .map(|(i, r)| (i.clone(), *r))?;
+        tracing::info!(
+            "pool exhausted: {} goes from {identity}, unused for longest, to another",
+            record.address
+        );
+        self.by_identity.remove(&identity);
+        self.vacate(record.address);
+        if let Err(error) = self.forget(&identity) {
+            tracing::warn!("the lease of {identity} was not removed: {error}");
+        }
+        Some(record.address)
+    }
+
+    /// Makes the lease durable before the peer hears of it.
+    fn remember(&mut self, identity: &Identity, address: Ipv6Addr) -> Result<(), LeaseError> {
+        let old = self.by_identity.get(identity).copied();
+        if old.is_some_and(|o| o.address == address) {
+            return Ok(());
+        }
+        let record = Record { address, last_used: (self.clock)() };
+        // Whoever had this address before (the configuration has given it to us since) must lose it in the same step.
+        let losers: Vec<Identity> = self
+            .by_identity
+            .iter()
+            .filter(|(i, r)| r.address == address && *i != identity)
+            .map(|(i, _)| i.clone())
+            .collect();
+        self.write(identity, record, &losers, Durability::Immediate)
+            .map_err(|e| LeaseError(format!("the lease of {identity} cannot be stored: {e}")))?;
+        for loser in losers {
+            self.by_identity.remove(&loser);
+        }
+        if let Some(old) = old {
+            // The fixed address changed: the old one is free unless still in use.
+            if self.by_address.get(&old.address).is_some_and(|h| h.users.is_empty()) {
+                self.vacate(old.address);
+            } else if let Some(holder) = self.by_address.get_mut(&old.address) {
+                holder.volatile = true;
+            }
+        }
+        self.by_identity.insert(identity.clone(), record);
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        identity: &Identity,
+        record: Record,
+        remove: &[Identity],
+        durability: Durability,
+    ) -> Result<(), redb::Error> {
+        let mut value = [0; 24];
+        value[..16].copy_from_slice(&record.address.octets());
+        value[16..].copy_from_slice(&record.last_used.to_be_bytes());
+        let mut transaction = self.store.begin_write()?;
+        transaction.set_durability(durability)?;
+        {
+            let mut table = transaction.open_table(LEASES)?;
+            for loser in remove {
+                table.remove(text(loser).as_str())?;
+            }
+            table.insert(text(identity).as_str(), value)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn forget(&self, identity: &Identity) -> Result<(), redb::Error> {
+        let mut transaction = self.store.begin_write()?;
+        transaction.set_durability(Durability::None)?;
+        transaction.open_table(LEASES)?.remove(text(identity).as_str())?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn status(&self) -> Vec<LeaseStatus> {
+        let mut list: BTreeMap<Ipv6Addr, LeaseStatus> = self
+            .fixed
+            .iter()
+            .map(|(address, identity)| {
+                let entry = LeaseStatus {
+                    address: *address,
+                    identity: identity.to_string(),
+                    fixed: true,
+                    ike: Vec::new(),
+                    last_used: None,
+                };
+                (*address, entry)
+            })
+            .collect();
+        for (address, holder) in &self.by_address {
+            let last_used = if holder.users.is_empty() {
+                self.by_identity.get(&holder.identity).filter(|r| r.address == *address).map(|r| r.last_used)
+            } else {
+                Some((self.clock)())
+            };
+            list.insert(
+                *address,
+                LeaseStatus {
+                    address: *address,
+                    identity: holder.identity.to_string(),
+                    fixed: self.fixed.contains_key(address),
+                    ike: holder.users.iter().map(|i| i.0).collect(),
+                    last_used,
+                },
+            );
+        }
+        list.into_values().collect()
+    }
+}
+
+fn exhausted(pool: &Pool, request: &LeaseRequest<'_>) -> LeaseError {
+    let ranges: Vec<String> = pool.ranges.iter().map(ToString::to_string).collect();
+    LeaseError(format!(
+        "no address for {}: all of {} are leased and in use; make pool.range larger",
+        request.identity,
+        ranges.join(", ")
+    ))
+}

@@ -1,0 +1,113 @@
+//! IPv6 forwarding and what must go with it.
+
+use super::Net;
+use netlink_packet_route::route::RouteProtocol;
+use std::path::{Path, PathBuf};
+
+const CONF: &str = "/proc/sys/net/ipv6/conf";
+
+/// What was changed under /proc/sys, put back when this is dropped.
+#[derive(Debug, Default)]
+pub struct Changes(Vec<(PathBuf, String)>);
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        for (path, old) in self.0.drain(..).rev() {
+            if let Err(error) = std::fs::write(&path, &old) {
+                // The interface may be gone by now, and then there is nothing to put back.
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::warn!("{} could not be set back to {old}: {error}", path.display());
+                }
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    Ok(std::fs::read_to_string(path)?.trim().to_owned())
+}
+
+impl Changes {
+    /// Sets a value, and remembers the old one. Nothing is written where the value is right already.
+    ///
+    /// # Errors
+    /// The path and the cause.
+    pub fn set(&mut self, path: PathBuf, value: &str) -> Result<(), String> {
+        let fault = |e: std::io::Error| format!("{}: {e}", path.display());
+        let old = read(&path).map_err(fault)?;
+        if old != value {
+            std::fs::write(&path, value).map_err(fault)?;
+            self.0.push((path, old));
+        }
+        Ok(())
+    }
+}
+
+/// Switches IPv6 forwarding on. An uplink that lives on router advertisements gets `accept_ra = 2` first, because
+/// otherwise the kernel would throw its default route away.
+///
+/// # Errors
+/// What could not be set, and what to do.
+pub async fn enable_forwarding(net: &Net, changes: &mut Changes) -> Result<(), String> {
+    let all = Path::new(CONF).join("all/forwarding");
+    if read(&all).is_ok_and(|v| v == "1") {
+        return Ok(());
+    }
+    let routes = net.routes().await.unwrap_or_default();
+    for route in routes.iter().filter(|r| r.to.len == 0 && r.protocol == RouteProtocol::Ra) {
+        let Some(index) = route.interface else { continue };
+        let Ok(name) = net.name(index).await else { continue };
+        let accept = Path::new(CONF).join(&name).join("accept_ra");
+        changes.set(accept, "2").map_err(|e| {
+            format!(
+                "{e}; the default route of {name} comes from router advertisements and would vanish with forwarding: \
+                 do `sysctl -w net.ipv6.conf.{name}.accept_ra=2 net.ipv6.conf.all.forwarding=1`"
+            )
+        })?;
+    }
+    changes.set(all, "1").map_err(|e| {
+        format!(
+            "IPv6 forwarding is off and cannot be switched on ({e}), so clients reach this machine only: \
+             do `sysctl -w net.ipv6.conf.all.forwarding=1` as root, or set forwarding = false if that is meant"
+        )
+    })
+}
+
+/// Lets an interface answer for others' addresses.
+///
+/// # Errors
+/// The path and the cause.
+pub fn enable_proxy_ndp(interface: &str, changes: &mut Changes) -> Result<(), String> {
+    changes.set(Path::new(CONF).join(interface).join("proxy_ndp"), "1")
+}
+
+/// Makes the new tunnel device ready for IPv6: it may be off by default (`disable_ipv6`), and a tunnel has no use for a
+/// link-local address, router solicitations and multicast listener reports of its own. The device goes away with us, so
+/// nothing is put back.
+///
+/// # Errors
+/// IPv6 is off and cannot be switched on.
+pub fn prepare_device(interface: &str) -> Result<(), String> {
+    let conf = Path::new(CONF);
+    if !conf.exists() {
+        return Err("this kernel has no IPv6 (no /proc/sys/net/ipv6): boot without ipv6.disable=1".to_owned());
+    }
+    let device = conf.join(interface);
+    let disabled = device.join("disable_ipv6");
+    if read(&disabled).is_ok_and(|v| v != "0") {
+        std::fs::write(&disabled, "0").map_err(|e| {
+            format!(
+                "IPv6 is switched off on {interface} and cannot be switched on: {}: {e}",
+                disabled.display()
+            )
+        })?;
+    }
+    for (key, value) in
+        [("addr_gen_mode", "1"), ("accept_ra", "0"), ("router_solicitations", "0"), ("autoconf", "0")]
+    {
+        if let Err(error) = std::fs::write(device.join(key), value) {
+            tracing::debug!("{interface}: {key} stays: {error}");
+        }
+    }
+    Ok(())
+}
