@@ -118,3 +118,8 @@ impl KeyExchange for Exchange {
         Ok(Secret::from(shared.as_slice()))
     }
 }
+
+#[cfg(test)]
+pub(crate) fn prime(group: Group) -> Vec<u8> {
+    Parameters::of(group).unwrap().prime.to_be_bytes().into_vec()
+}

@@ -1,8 +1,14 @@
 //! Both providers through the same tests: published vectors, each against the other, and hostile input.
 
 mod cross;
+mod key_exchange;
+mod packets;
+mod prf;
+mod signatures;
+mod wycheproof;
 
-use crate::{CryptoProvider, providers};
+use crate::provider::PacketKeys;
+use crate::{CipherSuite, CryptoProvider, Secret, providers};
 
 /// Runs a test body for each provider.
 fn for_both(body: impl Fn(&'static CryptoProvider)) {
@@ -18,4 +24,13 @@ fn for_pairs(body: impl Fn(&'static CryptoProvider, &'static CryptoProvider)) {
             body(maker, checker);
         }
     }
+}
+
+/// Hexadecimal as RFCs print it, with blanks and line ends.
+fn hex(text: &str) -> Vec<u8> {
+    hex::decode(text.split_ascii_whitespace().collect::<String>()).unwrap()
+}
+
+fn packet_keys(suite: CipherSuite, encryption: &[u8], integrity: &[u8]) -> PacketKeys {
+    PacketKeys { suite, encryption: Secret::from(encryption), integrity: Secret::from(integrity) }
 }
