@@ -1,0 +1,25 @@
+//! The bodies of the fuzz targets, so that both `cargo fuzz` (in `fuzz/`) and `cargo test` run them.
+//!
+//! Each takes any octets. It panics where the code under test does, or where what it did is wrong: a target holds the
+//! code against a plain model, or against its own inverse, not only against crashes.
+
+mod esp;
+mod ike;
+mod input;
+
+pub use esp::{esp_open, ipcomp_inflate, replay_window, udp_classify};
+pub use ike::{ike_message, ike_payload, traffic_selectors};
+
+/// A target body.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the name of their file in `fuzz/fuzz_targets` and of their folder in `fuzz/corpus`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("esp_open", esp_open),
+    ("ike_message", ike_message),
+    ("ike_payload", ike_payload),
+    ("ipcomp_inflate", ipcomp_inflate),
+    ("replay_window", replay_window),
+    ("traffic_selectors", traffic_selectors),
+    ("udp_classify", udp_classify),
+];
