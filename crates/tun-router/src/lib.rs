@@ -1,13 +1,26 @@
 //! The router: IPv6 from a TUN device, matched against traffic selectors, shipped as ESP in UDP/4500, and back.
 //!
 //! - [`worker`] is pure: batches in, batches out; benches and tests drive it with no root and no thread.
-//! - [`device`] and [`udp`] do the system calls.
-//! - [`control`] owns the `ike::Endpoint` and the sockets on 500 and 4500.
-#![allow(dead_code)]
+//! - [`device`] and [`udp`] do the system calls, through `sys`.
+//! - `control` owns the `ike::Endpoint` and the sockets on 500 and 4500; `threads` are the loops around the workers.
 
+pub mod checksum;
+pub mod classify;
 pub mod config;
+pub mod counters;
+pub mod batch;
+pub mod device;
+pub mod gro;
+pub mod gso;
 pub mod router;
+pub mod sad;
+pub mod spd;
 pub mod status;
+mod sys;
+#[doc(hidden)]
+pub mod testing;
+pub mod udp;
+pub mod virtio;
 
 pub use config::{DeviceKind, RouterConfig};
 pub use router::{Router, RouterEvent, RouterHandle, StartError};

@@ -1,0 +1,181 @@
+//! The inbound Security Association Database (RFC 4301 section 4.4.2), by SPI, and the generator of our SPIs.
+
+use ferry6_crypto::{SecureRandom, Spi};
+use ferry6_ike::config::SpiGenerator;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Inbound SAs of one worker by SPI.
+#[derive(Debug)]
+pub struct Sad<T> {
+    table: HashMap<u32, Box<T>, BuildHasherDefault<SpiHash>>,
+}
+
+impl<T> Default for Sad<T> {
+    fn default() -> Self {
+        Self { table: HashMap::default() }
+    }
+}
+
+impl<T> Sad<T> {
+    /// Enters an SA; returns the one that had this SPI.
+    pub fn insert(&mut self, spi: Spi, sa: Box<T>) -> Option<Box<T>> {
+        self.table.insert(spi.get(), sa)
+    }
+    /// Takes an SA out.
+    pub fn remove(&mut self, spi: Spi) -> Option<Box<T>> {
+        self.table.remove(&spi.get())
+    }
+    /// Looks an SA up.
+    #[inline]
+    pub fn get_mut(&mut self, spi: Spi) -> Option<&mut T> {
+        self.table.get_mut(&spi.get()).map(|sa| &mut **sa)
+    }
+    /// All SAs.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.table.values_mut().map(|sa| &mut **sa)
+    }
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}
+
+/// SPIs in the table are our own random choice, so nobody can make them collide: one multiplication spreads them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpiHash(u64);
+
+impl Hasher for SpiHash {
+    #[inline]
+    fn write_u32(&mut self, value: u32) {
+        let product = u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
+    fn write(&mut self, octets: &[u8]) {
+        for octet in octets {
+            self.write_u32(self.0 as u32 ^ u32::from(*octet));
+        }
+    }
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The worker that owns an inbound SPI.
+#[inline]
+pub const fn owner(spi: Spi, workers: usize) -> usize {
+    spi.get() as usize % workers
+}
+
+/// Inbound SPIs in use, shared by the generator and the control thread, which gives back what it removed.
+#[derive(Clone, Debug, Default)]
+pub struct SpisInUse(Arc<Mutex<HashSet<u32>>>);
+
+impl SpisInUse {
+    /// The SPI may be handed out again.
+    pub fn release(&self, spi: Spi) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&spi.get());
+    }
+    fn take(&self, spi: Spi) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(spi.get())
+    }
+}
+
+/// Random SPIs, spread over the workers in turn.
+pub struct SteeringSpis {
+    random: Box<dyn SecureRandom>,
+    workers: usize,
+    next: usize,
+    in_use: SpisInUse,
+}
+
+impl SteeringSpis {
+    /// For this many workers, at least one.
+    pub fn new(random: Box<dyn SecureRandom>, workers: usize, in_use: SpisInUse) -> Self {
+        Self { random, workers: workers.max(1), next: 0, in_use }
+    }
+
+    /// A fresh SPI that this worker owns.
+    fn for_worker(&mut self, worker: usize) -> Spi {
+        loop {
+            let mut octets = [0; 4];
+            self.random.fill(&mut octets).expect("the operating system's generator works once it is seeded");
+            let value = u32::from_be_bytes(octets);
+            let workers = self.workers as u32;
+            let steered = value - value % workers;
+            if let Some(spi) = steered.checked_add(worker as u32).and_then(Spi::new)
+                && self.in_use.take(spi)
+            {
+                return spi;
+            }
+        }
+    }
+}
+
+impl SpiGenerator for SteeringSpis {
+    fn generate(&mut self) -> Spi {
+        let worker = self.next;
+        self.next = (self.next + 1) % self.workers;
+        self.for_worker(worker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferry6_crypto::{CryptoError, provider::OsRandom};
+
+    #[test]
+    fn spis_are_steered_and_unique() {
+        for workers in [1, 2, 3, 7] {
+            let in_use = SpisInUse::default();
+            let mut spis = SteeringSpis::new(Box::new(OsRandom), workers, in_use.clone());
+            let mut seen = HashSet::new();
+            for i in 0..1000 {
+                let spi = spis.generate();
+                assert_eq!(owner(spi, workers), i % workers);
+                assert!(seen.insert(spi));
+            }
+            assert_eq!(in_use.0.lock().unwrap().len(), 1000);
+        }
+    }
+
+    /// Gives low numbers only: most are no SPIs, the rest collide.
+    struct Low(u32);
+    impl SecureRandom for Low {
+        fn fill(&mut self, out: &mut [u8]) -> Result<(), CryptoError> {
+            self.0 += 1;
+            out.copy_from_slice(&(self.0 % 260).to_be_bytes());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn reserved_and_used_spis_are_skipped() {
+        let in_use = SpisInUse::default();
+        let mut spis = SteeringSpis::new(Box::new(Low(0)), 1, in_use.clone());
+        let got: HashSet<_> = (0..4).map(|_| spis.generate().get()).collect();
+        assert_eq!(got, HashSet::from([256, 257, 258, 259]));
+        in_use.release(Spi::new(257).unwrap());
+        assert_eq!(spis.generate().get(), 257);
+    }
+
+    #[test]
+    fn table() {
+        let mut sad = Sad::default();
+        let (a, b) = (Spi::new(256).unwrap(), Spi::new(u32::MAX).unwrap());
+        assert!(sad.is_empty());
+        sad.insert(a, Box::new(1));
+        sad.insert(b, Box::new(2));
+        assert_eq!(sad.get_mut(a), Some(&mut 1));
+        assert_eq!(sad.remove(a), Some(Box::new(1)));
+        assert_eq!(sad.get_mut(a), None);
+        assert_eq!(sad.len(), 1);
+    }
+}

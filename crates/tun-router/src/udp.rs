@@ -1,0 +1,413 @@
+//! UDP sockets on the IKE and NAT traversal ports: GSO and GRO where the kernel has them, sendmmsg and recvmmsg
+//! elsewhere.
+//!
+//! The port for ESP has one socket for the control thread and one per worker, in one SO_REUSEPORT group. A classic BPF
+//! program hands each datagram to the owner of its SPI; where the kernel refuses it, hand-off between workers does.
+
+use crate::batch::{Received, Run, SendBatch, UdpPath};
+use crate::counters::{DropReason, Drops};
+use crate::router::StartError;
+use crate::sys::udp::{self as sys, Arrived, Messages};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// Octets that one received message may have: the largest UDP datagram, or GRO's largest bundle.
+pub const SLOT_LEN: usize = 65_536;
+/// Messages in one receive call where GRO bundles them, and where it doesn't.
+const SLOTS_GRO: usize = 4;
+const SLOTS_PLAIN: usize = 32;
+/// Messages in one send call.
+const SEND_SLOTS: usize = 64;
+/// Wanted socket buffers: some milliseconds at 10 Gbit/s.
+const SOCKET_BUFFER: usize = 8 << 20;
+
+/// The sockets, all bound.
+#[derive(Debug)]
+pub struct Sockets {
+    /// UDP/500.
+    pub ike: UdpPort,
+    /// UDP/4500: what is not ESP.
+    pub nat: UdpPort,
+    /// UDP/4500: ESP, one per worker.
+    pub workers: Vec<UdpPort>,
+    /// What was found out, for `status`.
+    pub description: String,
+}
+
+/// One bound socket.
+#[derive(Clone, Debug)]
+pub struct UdpPort {
+    socket: Arc<Socket>,
+    /// Our port.
+    pub port: u16,
+    gso: bool,
+    gro: bool,
+}
+
+impl AsFd for UdpPort {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn bind_error(address: SocketAddrV4, source: io::Error) -> StartError {
+    let hint = match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "Another program has the port, perhaps another IKE daemon (charon, iked, a second ferry6): stop it, or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "Ports below 1024 need root or CAP_NET_BIND_SERVICE; a client may use port 0 to let the kernel choose"
+        }
+        io::ErrorKind::AddrNotAvailable => "This host does not have the address: listen on one of its own, or on 0.0.0.0",
+        _ => "See the cause above",
+    };
+    StartError::Bind { address, source, hint }
+}
+
+fn option(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::Io { what, source }
+}
+
+impl Sockets {
+    /// Binds all.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`] with what to do.
+    pub fn bind(listen: Ipv4Addr, ike_port: u16, nat_port: u16, workers: usize) -> Result<Self, StartError> {
+        let ike = UdpPort::bind(SocketAddrV4::new(listen, ike_port), false)?;
+        // SO_REUSEPORT would let a second daemon of the same user share the port unseen; so first bind without it.
+        let probe = UdpPort::bind(SocketAddrV4::new(listen, nat_port), false)?;
+        let address = SocketAddrV4::new(listen, probe.port);
+        drop(probe);
+        let nat = UdpPort::bind(address, true)?;
+        let workers =
+            (0..workers).map(|_| UdpPort::bind(address, true)).collect::<Result<Vec<_>, _>>()?;
+        let steered = sys::steer(&nat.socket, workers.len() as u32);
+        if let Err(error) = &steered {
+            tracing::info!("no steering by SPI ({error}): workers hand packets on to each other");
+        }
+        let (gso, gro) = workers.first().map_or((false, false), |port| (port.gso, port.gro));
+        let description = format!(
+            "{}, {}{}",
+            if gso { "GSO" } else { "sendmmsg" },
+            if gro { "GRO" } else { "recvmmsg" },
+            if steered.is_ok() { ", steered by SPI" } else { "" }
+        );
+        Ok(Self { ike, nat, workers, description })
+    }
+}
+
+impl UdpPort {
+    fn bind(address: SocketAddrV4, shared: bool) -> Result<Self, StartError> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP))
+            .map_err(option("cannot make a UDP socket"))?;
+        if shared {
+            socket.set_reuse_port(true).map_err(option("cannot set SO_REUSEPORT"))?;
+        }
+        sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).map_err(option("cannot set IP_PKTINFO"))?;
+        sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1).map_err(option("cannot set IP_RECVTOS"))?;
+        // No DF: what is larger than the path is fragmented outside, never lost in a black hole (RFC 4213 section 3.2).
+        sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
+            .map_err(option("cannot set IP_MTU_DISCOVER"))?;
+        set_buffers(&socket);
+        let gro = shared && sys::set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        // Setting 0 changes nothing, and tells whether the kernel knows the option.
+        let gso = shared && sys::set_int(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        socket.bind(&SockAddr::from(address)).map_err(|source| bind_error(address, source))?;
+        let port = socket
+            .local_addr()
+            .map_err(option("cannot tell the port of a UDP socket"))?
+            .as_socket_ipv4()
+            .map_or(address.port(), |local| local.port());
+        Ok(Self { socket: Arc::new(socket), port, gso, gro })
+    }
+
+    /// A receiver with its buffers.
+    pub fn receiver(&self) -> Receiver {
+        let slots = if self.gro { SLOTS_GRO } else { SLOTS_PLAIN };
+        Receiver {
+            port: self.clone(),
+            messages: Messages::new(slots),
+            // Pages that no datagram was written to take no memory.
+            buffer: vec![0; slots * SLOT_LEN].into_boxed_slice(),
+            received: Vec::with_capacity(slots),
+        }
+    }
+
+    /// A sender with its buffers.
+    pub fn sender(&self, drops: Arc<Drops>) -> Sender {
+        Sender { gso: self.gso, port: self.clone(), messages: Messages::new(SEND_SLOTS), drops, unsplittable: usize::MAX }
+    }
+}
+
+fn set_buffers(socket: &Socket) {
+    let size = SOCKET_BUFFER as libc::c_int;
+    if sys::set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size).is_err() {
+        // At most net.core.rmem_max, which the kernel applies by itself.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    }
+    if sys::set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, size).is_err() {
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    }
+}
+
+/// Receives batches from one socket.
+pub struct Receiver {
+    port: UdpPort,
+    messages: Messages,
+    buffer: Box<[u8]>,
+    received: Vec<Received>,
+}
+
+impl Receiver {
+    /// Receives what is there, without blocking. The batch stands in [`Self::batch`].
+    ///
+    /// # Errors
+    /// `WouldBlock` where there is nothing; asynchronous errors of the socket, which concern earlier sends.
+    pub(crate) fn receive(&mut self) -> io::Result<Arrived> {
+        self.received.clear();
+        self.messages.receive(&self.port.socket, &mut self.buffer, SLOT_LEN, &mut self.received)
+    }
+
+    /// What the last receive brought.
+    pub fn batch(&mut self) -> (&mut [u8], &[Received]) {
+        (&mut self.buffer, &self.received)
+    }
+}
+
+/// Sends batches over one socket. What can't be sent is counted and dropped: IP is like that.
+pub struct Sender {
+    port: UdpPort,
+    messages: Messages,
+    drops: Arc<Drops>,
+    gso: bool,
+    /// Datagrams of this size or more were refused in a GSO send: larger than the path, so they need fragments.
+    unsplittable: usize,
+}
+
+impl Sender {
+    /// Sends the whole batch and empties it.
+    pub fn send(&mut self, batch: &mut SendBatch) {
+        let (buffer, runs) = batch.runs();
+        let mut next = 0;
+        while next < runs.len() {
+            let group = if self.gso {
+                runs[next..].iter().take_while(|run| run.count == 1 || run.segment < self.unsplittable).count()
+            } else {
+                0
+            };
+            if group == 0 {
+                self.send_one_by_one(buffer, &runs[next]);
+                next += 1;
+                continue;
+            }
+            match self.messages.send_runs(&self.port.socket, buffer, &runs[next..next + group]) {
+                Ok(sent) if sent > 0 => next += sent,
+                Ok(_) => next += 1,
+                Err(error) => {
+                    self.recover(buffer, &runs[next], &error);
+                    next += 1;
+                }
+            }
+        }
+        batch.clear();
+    }
+
+    /// Sends one datagram, for the control thread.
+    ///
+    /// # Errors
+    /// Those of sendmsg.
+    pub fn send_datagram(&mut self, datagram: &[u8], path: &UdpPath) -> io::Result<()> {
+        let result = self.messages.send_singles(&self.port.socket, std::iter::once(datagram), path, 0);
+        match result {
+            Err(error) if local_address_is_gone(&error, path) => {
+                let path = UdpPath { local: Ipv4Addr::UNSPECIFIED, ..*path };
+                self.messages.send_singles(&self.port.socket, std::iter::once(datagram), &path, 0).map(|_| ())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// The first message of a send was refused.
+    #[cold]
+    fn recover(&mut self, buffer: &[u8], run: &Run, error: &io::Error) {
+        match error.raw_os_error() {
+            Some(libc::EINVAL | libc::EMSGSIZE) if run.count > 1 => {
+                // Segments larger than the path's MTU: the kernel fragments single datagrams only.
+                self.unsplittable = self.unsplittable.min(run.segment);
+                self.send_one_by_one(buffer, run);
+            }
+            Some(libc::EIO | libc::EOPNOTSUPP) if run.count > 1 => {
+                // No checksum offload on the device that the route leads to.
+                self.gso = false;
+                self.send_one_by_one(buffer, run);
+            }
+            _ => self.send_one_by_one(buffer, run),
+        }
+    }
+
+    fn send_one_by_one(&mut self, buffer: &[u8], run: &Run) {
+        let octets = &buffer[run.start..run.start + run.len];
+        let mut path = run.path;
+        let mut next = 0;
+        while next < run.count {
+            let rest = octets[next * run.segment..].chunks(run.segment);
+            match self.messages.send_singles(&self.port.socket, rest, &path, run.tos) {
+                Ok(sent) if sent > 0 => next += sent,
+                Err(error) if local_address_is_gone(&error, &path) => path.local = Ipv4Addr::UNSPECIFIED,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.drops.count(reason(&error));
+                    next += 1;
+                }
+                Ok(_) => next += 1,
+            }
+        }
+    }
+}
+
+/// Our address of the path is not ours any more (a client that moved): let the kernel choose.
+fn local_address_is_gone(error: &io::Error, path: &UdpPath) -> bool {
+    !path.local.is_unspecified()
+        && matches!(
+            error.raw_os_error(),
+            Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENETUNREACH)
+        )
+}
+
+/// Which counter an error goes to.
+fn reason(error: &io::Error) -> DropReason {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => DropReason::SendTooBig,
+        Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => DropReason::SendNoBuffers,
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL | libc::ECONNREFUSED) => {
+            DropReason::SendUnreachable
+        }
+        Some(libc::EPERM | libc::EACCES) => DropReason::SendNotPermitted,
+        _ => DropReason::SendFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn receive(receiver: &mut Receiver) -> Vec<(Vec<u8>, Received)> {
+        for _ in 0..200 {
+            match receiver.receive() {
+                Ok(_) => {
+                    let (buffer, received) = receiver.batch();
+                    return received
+                        .iter()
+                        .flat_map(|meta| {
+                            buffer[meta.start..meta.start + meta.len].chunks(meta.segment).map(|d| (d.to_vec(), *meta))
+                        })
+                        .collect();
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    fn receive_all(receivers: &mut [Receiver], count: usize) -> Vec<(usize, Vec<u8>, Received)> {
+        let mut all = Vec::new();
+        for _ in 0..200 {
+            for (i, receiver) in receivers.iter_mut().enumerate() {
+                if receiver.receive().is_ok() {
+                    let (buffer, received) = receiver.batch();
+                    for meta in received {
+                        let octets = &buffer[meta.start..meta.start + meta.len];
+                        all.extend(octets.chunks(meta.segment).map(|d| (i, d.to_vec(), *meta)));
+                    }
+                }
+            }
+            if all.len() >= count {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        all
+    }
+
+    #[test]
+    fn runs_arrive_with_address_and_tos() {
+        let a = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
+        let b = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
+        let path = UdpPath { local: Ipv4Addr::LOCALHOST, remote: SocketAddrV4::new(Ipv4Addr::LOCALHOST, b.nat.port) };
+        for gso in [true, false] {
+            let mut sender = a.workers[0].sender(Arc::default());
+            sender.gso &= gso;
+            let mut batch = SendBatch::new(1 << 18);
+            let mut sent = Vec::new();
+            for i in 0..100_usize {
+                // SPIs, so that they go to the worker.
+                let len = if i % 10 == 9 { 500 } else { 1400 };
+                let datagram: Vec<u8> = std::iter::repeat_n(i as u8 + 1, len).collect();
+                batch.room()[..len].copy_from_slice(&datagram);
+                batch.commit(len, path, 0b10);
+                sent.push(datagram);
+            }
+            sender.send(&mut batch);
+            assert!(batch.is_empty());
+            let mut receivers = [b.workers[0].receiver()];
+            let got = receive_all(&mut receivers, sent.len());
+            assert_eq!(got.iter().map(|(_, d, _)| d.clone()).collect::<Vec<_>>(), sent);
+            for (_, _, meta) in got {
+                assert_eq!(meta.source, SocketAddrV4::new(Ipv4Addr::LOCALHOST, a.nat.port));
+                assert_eq!(meta.local, Ipv4Addr::LOCALHOST);
+                assert_eq!(meta.tos, 0b10);
+            }
+        }
+    }
+
+    #[test]
+    fn steering_by_spi() {
+        let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 3).unwrap();
+        assert!(sockets.description.contains("steered"), "{}", sockets.description);
+        let mut nat = sockets.nat.receiver();
+        let mut workers: Vec<_> = sockets.workers.iter().map(UdpPort::receiver).collect();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, sockets.nat.port);
+        for spi in [256_u32, 257, 1000, 0xffff_ffff] {
+            sender.send_to(&[&spi.to_be_bytes()[..], b"rest"].concat(), to).unwrap();
+            let got = receive_all(&mut workers, 1);
+            assert_eq!(got[0].0, spi as usize % 3);
+        }
+        for other in [&[0, 0, 0, 0, 1, 2, 3][..], &[0xff], &[0, 0, 0, 255, 9], &[1, 2, 3]] {
+            sender.send_to(other, to).unwrap();
+            assert_eq!(receive(&mut nat)[0].0, other);
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused() {
+        let first = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
+        let error = Sockets::bind(Ipv4Addr::LOCALHOST, 0, first.nat.port, 1).unwrap_err();
+        assert!(error.to_string().contains("Another program has the port"), "{error}");
+        let error = Sockets::bind(Ipv4Addr::new(192, 0, 2, 1), 0, 0, 1).unwrap_err();
+        assert!(error.to_string().contains("does not have the address"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_counted() {
+        let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
+        let drops = Arc::new(Drops::default());
+        let mut sender = sockets.workers[0].sender(Arc::clone(&drops));
+        let mut batch = SendBatch::new(1 << 16);
+        // From 127.0.0.1 to the outside: EINVAL; or without a network at all: ENETUNREACH.
+        let path = UdpPath { local: Ipv4Addr::UNSPECIFIED, remote: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9) };
+        batch.room()[..4].fill(1);
+        batch.commit(4, path, 0);
+        sender.send(&mut batch);
+        let counted = DropReason::ALL.iter().map(|reason| drops.get(*reason)).sum::<u64>();
+        assert_eq!(counted, 1);
+    }
+}

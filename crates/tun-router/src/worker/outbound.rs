@@ -1,0 +1,310 @@
+//! From the TUN device to the wire: SPD, segments, IPComp, ESP, one send.
+
+use super::{Report, SOFT_SHARE};
+use crate::batch::{SendBatch, UdpPath};
+use crate::classify::{self, Parsed, ParseError, SelectorPair};
+use crate::counters::{DropReason, Drops, SaCounters};
+use crate::gro::TunSink;
+use crate::gso::{GsoError, Segments};
+use crate::icmp::{self, IcmpError, RateLimit};
+use crate::spd::{Policy, Spd};
+use crate::virtio::Header;
+use ferry6_crypto::Spi;
+use ferry6_esp::ipcomp::{self, Compressor};
+use ferry6_esp::{OutboundSa, SealError, next_header};
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Octets of the send batch: a full GSO send and the largest super-packet's worth of usual segments behind it.
+const BATCH_LEN: usize = 256 * 1024;
+
+/// What the outbound half needs of the world.
+pub trait OutboundIo: TunSink {
+    /// Sends all runs of a batch and empties it.
+    fn send(&mut self, batch: &mut SendBatch);
+    /// Tells the control thread.
+    fn report(&mut self, report: Report);
+}
+
+/// An outbound SA to install.
+pub struct NewOutbound {
+    /// Which child.
+    pub reqid: u32,
+    /// Keys and sequence number.
+    pub sa: OutboundSa,
+    /// Compression, where it was negotiated.
+    pub compressor: Option<Compressor>,
+    /// Where to.
+    pub path: UdpPath,
+    /// Its counters, shared with the control thread.
+    pub counters: Arc<SaCounters>,
+    /// A report comes at this many packets.
+    pub soft_packets: u64,
+    /// Or octets.
+    pub soft_bytes: u64,
+    /// The largest inner packet.
+    pub mtu: usize,
+    /// The soft limit has been reported.
+    pub soft_told: bool,
+}
+
+/// From the control thread.
+pub enum OutboundCommand {
+    /// Enters a policy, in place of what the reqid had. All workers get it.
+    SetPolicy(Policy, Arc<SelectorPair>),
+    /// Takes a policy out.
+    RemovePolicy(u32),
+    /// Installs an SA; the owner gets it. `true`: and switches to it.
+    Install(Box<NewOutbound>, bool),
+    /// Switches the reqid to the SA with this SPI.
+    Use(u32, Spi),
+    /// Removes an SA.
+    Remove(u32, Spi),
+    /// The SAs of a reqid send to another path.
+    SetPath(u32, UdpPath),
+    /// The largest inner packet of a reqid's SAs.
+    SetMtu(u32, usize),
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Sealed, or dropped and counted.
+    Done,
+    /// It is another worker's: hand it on.
+    HandOff(usize),
+}
+
+/// The SAs of one reqid: the one in use, and those that wait.
+#[derive(Default)]
+struct Child {
+    current: Option<Box<NewOutbound>>,
+    waiting: Vec<Box<NewOutbound>>,
+}
+
+/// The outbound half of a worker.
+pub struct Outbound {
+    index: usize,
+    queue: usize,
+    spd: Spd,
+    children: HashMap<u32, Child>,
+    batch: SendBatch,
+    drops: Arc<Drops>,
+    icmp_limit: RateLimit,
+}
+
+impl Outbound {
+    /// Worker number `index`. It writes ICMPv6 errors to the TUN queue of the same number.
+    pub fn new(index: usize, drops: Arc<Drops>) -> Self {
+        Self {
+            index,
+            queue: index,
+            spd: Spd::default(),
+            children: HashMap::new(),
+            batch: SendBatch::new(BATCH_LEN),
+            drops,
+            icmp_limit: RateLimit::new(50, Duration::from_millis(10)),
+        }
+    }
+
+    /// Whether a batch waits for [`Self::flush`].
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        !self.batch.is_empty()
+    }
+
+    /// Sends what waits.
+    #[inline]
+    pub fn flush(&mut self, io: &mut impl OutboundIo) {
+        if !self.batch.is_empty() {
+            io.send(&mut self.batch);
+            self.batch.clear();
+        }
+    }
+
+    /// Takes a command between two batches.
+    pub fn handle_command(&mut self, command: OutboundCommand, io: &mut impl OutboundIo) {
+        match command {
+            OutboundCommand::SetPolicy(policy, selectors) => self.spd.insert(policy, selectors),
+            OutboundCommand::RemovePolicy(reqid) => self.spd.remove(reqid),
+            OutboundCommand::Install(new, switch) => {
+                let (reqid, spi) = (new.reqid, new.sa.spi());
+                self.children.entry(reqid).or_default().waiting.push(new);
+                if switch {
+                    self.switch(reqid, spi, io);
+                }
+            }
+            OutboundCommand::Use(reqid, spi) => self.switch(reqid, spi, io),
+            OutboundCommand::Remove(reqid, spi) => {
+                // What was sealed for it still goes out.
+                self.flush(io);
+                if let Some(child) = self.children.get_mut(&reqid) {
+                    child.waiting.retain(|sa| sa.sa.spi() != spi);
+                    if child.current.as_ref().is_some_and(|sa| sa.sa.spi() == spi) {
+                        child.current = None;
+                    }
+                    if child.current.is_none() && child.waiting.is_empty() {
+                        self.children.remove(&reqid);
+                    }
+                }
+            }
+            OutboundCommand::SetPath(reqid, path) => self.each_sa(reqid, |sa| sa.path = path),
+            OutboundCommand::SetMtu(reqid, mtu) => self.each_sa(reqid, |sa| sa.mtu = mtu),
+        }
+    }
+
+    fn each_sa(&mut self, reqid: u32, mut change: impl FnMut(&mut NewOutbound)) {
+        if let Some(child) = self.children.get_mut(&reqid) {
+            child.current.iter_mut().chain(&mut child.waiting).for_each(|sa| change(sa));
+        }
+    }
+
+    /// The one switch of a rekey: between two batches, in the owner. The old SA stays until it is removed, unused.
+    fn switch(&mut self, reqid: u32, spi: Spi, io: &mut impl OutboundIo) {
+        let Some(child) = self.children.get_mut(&reqid) else { return };
+        if let Some(at) = child.waiting.iter().position(|sa| sa.sa.spi() == spi) {
+            let new = child.waiting.swap_remove(at);
+            // What the old one sealed leaves before what the new one will.
+            if !self.batch.is_empty() {
+                io.send(&mut self.batch);
+                self.batch.clear();
+            }
+            if let Some(old) = child.current.replace(new) {
+                child.waiting.push(old);
+            }
+        }
+        if child.current.as_ref().is_some_and(|sa| sa.sa.spi() == spi) {
+            io.report(Report::OutboundInUse { reqid, spi });
+        }
+    }
+
+    /// Takes a packet or super-packet from the TUN device: one policy decision for all its segments.
+    #[inline]
+    pub fn handle_tun(&mut self, now: Instant, header: &Header, packet: &[u8], io: &mut impl OutboundIo) -> Verdict {
+        let parsed = match classify::parse(packet) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                self.drops.count(match error {
+                    ParseError::NotIpv6 => DropReason::OutNotIpv6,
+                    ParseError::Malformed => DropReason::OutMalformed,
+                });
+                return Verdict::Done;
+            }
+        };
+        let packet = &packet[..parsed.len];
+        let Some(policy) = self.spd.lookup(&parsed.flow) else {
+            self.discard(now, packet, &parsed, io);
+            return Verdict::Done;
+        };
+        if policy.owner != self.index {
+            return Verdict::HandOff(policy.owner);
+        }
+        let segments = match Segments::new(header, packet) {
+            Ok(segments) => segments,
+            Err(GsoError::Malformed | GsoError::Unsupported) => {
+                self.drops.count(DropReason::OutMalformed);
+                return Verdict::Done;
+            }
+        };
+        let Some(sa) = self.children.get_mut(&policy.reqid).and_then(|child| child.current.as_deref_mut()) else {
+            self.drops.count(DropReason::OutNoSa);
+            self.answer(now, IcmpError::NoRoute, packet, &parsed, io);
+            return Verdict::Done;
+        };
+        if segments.max_len() > sa.mtu && segments.max_len() > icmp::MIN_MTU {
+            // At 1280 and below the outer packet is fragmented instead (RFC 4213 section 3.2.1, RFC 2473 section 7.1).
+            sa.counters.drops.count(DropReason::OutTooBig);
+            let mtu = sa.mtu as u32;
+            self.answer(now, IcmpError::TooBig(mtu), packet, &parsed, io);
+            return Verdict::Done;
+        }
+        Self::seal(sa, &segments, parsed.traffic_class, &mut self.batch, io);
+        if self.batch.is_ripe() {
+            self.flush(io);
+        }
+        Verdict::Done
+    }
+
+    /// Segments straight into the send batch, sealed in place there.
+    #[inline]
+    fn seal(sa: &mut NewOutbound, segments: &Segments<'_>, tos: u8, batch: &mut SendBatch, io: &mut impl OutboundIo) {
+        let overhead = sa.sa.overhead();
+        let (mut packets, mut bytes) = (0, 0);
+        for index in 0..segments.count() {
+            let len = segments.len(index);
+            let need = overhead.front + len.max(ipcomp::HEADER_LEN) + overhead.back;
+            // Room for a compressed copy too, which is never larger than the packet itself.
+            let need = if sa.compressor.is_some() { need + len } else { need };
+            if batch.room().len() < need {
+                io.send(batch);
+                batch.clear();
+            }
+            let room = batch.room();
+            let Some(room) = room.get_mut(..need) else {
+                sa.counters.drops.count(DropReason::OutMalformed);
+                continue;
+            };
+            let (payload_len, next) = match &mut sa.compressor {
+                None => (segments.write(index, &mut room[overhead.front..]), next_header::IPV6),
+                Some(compressor) => {
+                    let (target, plain) = room.split_at_mut(need - len);
+                    segments.write(index, plain);
+                    let target = &mut target[overhead.front..];
+                    match compressor.compress(plain, next_header::IPV6, &mut target[..len]) {
+                        Some(compressed) => (compressed, next_header::IPCOMP),
+                        None => {
+                            target[..len].copy_from_slice(plain);
+                            (len, next_header::IPV6)
+                        }
+                    }
+                }
+            };
+            match sa.sa.seal(room, payload_len, next) {
+                Ok(sealed) => {
+                    batch.commit(sealed, sa.path, tos);
+                    packets += 1;
+                    bytes += len as u64;
+                }
+                Err(SealError::Exhausted) => sa.counters.drops.count(DropReason::OutExhausted),
+                Err(SealError::Room | SealError::Crypto(_)) => sa.counters.drops.count(DropReason::OutSealFailed),
+            }
+        }
+        sa.counters.add(packets, bytes);
+        let (used, left) = (sa.sa.packets(), sa.sa.remaining());
+        let soft = used >= sa.soft_packets
+            || sa.counters.get().1 >= sa.soft_bytes
+            || left < used.saturating_add(left) / SOFT_SHARE;
+        if soft && !sa.soft_told {
+            sa.soft_told = true;
+            io.report(Report::OutboundSoftLimit { reqid: sa.reqid, spi: sa.sa.spi() });
+        }
+    }
+
+    #[cold]
+    fn discard(&mut self, now: Instant, packet: &[u8], parsed: &Parsed, io: &mut impl OutboundIo) {
+        let (source, destination) = (parsed.flow.source, parsed.flow.destination);
+        // fe80::/10 and ff02::/16 (RFC 4291 section 2.5.6, 2.7).
+        let link_scope = |address: u128| address >> 118 == 0x3fa || address >> 112 == 0xff02;
+        if link_scope(source) || link_scope(destination) || source == 0 {
+            self.drops.count(DropReason::OutLinkScope);
+            return;
+        }
+        self.drops.count(DropReason::OutNoPolicy);
+        // Without any policy the tunnel is down, rather than the packet forbidden.
+        let error = if self.spd.is_empty() { IcmpError::NoRoute } else { IcmpError::Prohibited };
+        self.answer(now, error, packet, parsed, io);
+    }
+
+    #[cold]
+    fn answer(&mut self, now: Instant, error: IcmpError, packet: &[u8], parsed: &Parsed, io: &mut impl OutboundIo) {
+        if !self.icmp_limit.allow(now) {
+            return;
+        }
+        let mut message = [0; icmp::MAX_LEN];
+        if let Some(len) = icmp::write(error, packet, parsed, &mut message) {
+            io.write(self.queue, &Header::default(), &[IoSlice::new(&message[..len])]);
+        }
+    }
+}
