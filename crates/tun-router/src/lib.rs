@@ -7,11 +7,13 @@
 pub mod checksum;
 pub mod classify;
 pub mod config;
+mod control;
 pub mod counters;
 pub mod batch;
 pub mod device;
 pub mod gro;
 pub mod gso;
+pub mod icmp;
 pub mod router;
 pub mod sad;
 pub mod spd;
@@ -19,8 +21,10 @@ pub mod status;
 mod sys;
 #[doc(hidden)]
 pub mod testing;
+mod threads;
 pub mod udp;
 pub mod virtio;
+pub mod worker;
 
 pub use config::{DeviceKind, RouterConfig};
 pub use router::{Router, RouterEvent, RouterHandle, StartError};

@@ -1,10 +1,29 @@
 //! Starts the threads, and the handle to talk to them.
 
 use crate::config::RouterConfig;
+use crate::control::{Channels, Control, Parts};
+use crate::counters::{DropReason, Drops};
+use crate::device::{Device, TunWriter};
+use crate::sad::{SpisInUse, SteeringSpis};
 use crate::status::RouterStatus;
+use crate::threads::{
+    self, HandOn, InboundMessage, InboundThread, InboundThreadIo, Mailbox, OutboundMessage, OutboundThread,
+    OutboundThreadIo, Pool,
+};
+use crate::udp::{Sockets, UdpPort};
+use crate::worker::{Inbound, Outbound};
+use ferry6_crypto::provider::OsRandom;
 use ferry6_ike as ike;
+use std::io;
 use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+/// IKE messages from the workers' sockets that may wait for the control thread.
+const IKE_QUEUE: usize = 256;
 
 /// Why the router could not start: nothing is left behind then.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +34,7 @@ pub enum StartError {
         /// Its name.
         name: String,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
         /// What to do.
         hint: &'static str,
     },
@@ -25,7 +44,7 @@ pub enum StartError {
         /// Address and port.
         address: SocketAddrV4,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
         /// What to do.
         hint: &'static str,
     },
@@ -35,7 +54,7 @@ pub enum StartError {
         /// What was tried.
         what: &'static str,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -74,14 +93,48 @@ pub struct ChildInfo {
 
 /// The running router: worker threads and the control thread. Dropping it stops all and removes the device.
 pub struct Router {
-    _todo: (),
+    tun_name: String,
+    handle: RouterHandle,
+    outbound: Vec<Mailbox<OutboundMessage>>,
+    inbound: Vec<Mailbox<InboundMessage>>,
+    control: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
 }
 
 /// Commands to the control thread; cheap to clone. Each method is async and answers when the thing is done.
 #[derive(Clone)]
 pub struct RouterHandle {
-    _todo: (),
+    commands: mpsc::UnboundedSender<Command>,
 }
+
+/// What a [`RouterHandle`] asks the control thread for.
+pub(crate) enum Command {
+    Initiate {
+        connection: String,
+        broker: SocketAddrV4,
+        answer: Answer<ike::event::IkeSaId>,
+    },
+    Close {
+        ike: ike::event::IkeSaId,
+        answer: Answer<()>,
+    },
+    RekeyChild {
+        reqid: ike::event::Reqid,
+        answer: Answer<()>,
+    },
+    RekeyIke {
+        ike: ike::event::IkeSaId,
+        answer: Answer<()>,
+    },
+    Status {
+        answer: oneshot::Sender<RouterStatus>,
+    },
+    Stop {
+        patience: Duration,
+    },
+}
+
+type Answer<T> = oneshot::Sender<Result<T, HandleError>>;
 
 impl Router {
     /// Opens device and sockets, starts the threads. `make_endpoint` gets the SPI generator that steers by worker.
@@ -89,24 +142,220 @@ impl Router {
     /// # Errors
     /// [`StartError`].
     pub fn start(
-        _config: RouterConfig,
-        _make_endpoint: impl FnOnce(Box<dyn ike::config::SpiGenerator>) -> ike::Endpoint + Send + 'static,
-        _events: tokio::sync::mpsc::Sender<RouterEvent>,
+        config: RouterConfig,
+        make_endpoint: impl FnOnce(Box<dyn ike::config::SpiGenerator>) -> ike::Endpoint + Send + 'static,
+        events: mpsc::Sender<RouterEvent>,
     ) -> Result<Self, StartError> {
-        todo!()
+        let device = Device::open(&config.tun_name, config.device, config.mtu, worker_count(&config))?;
+        Self::start_with_device(config, device, make_endpoint, events)
     }
+
+    /// The same with a device that is open already.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start_with_device(
+        config: RouterConfig,
+        device: Device,
+        make_endpoint: impl FnOnce(Box<dyn ike::config::SpiGenerator>) -> ike::Endpoint + Send + 'static,
+        events: mpsc::Sender<RouterEvent>,
+    ) -> Result<Self, StartError> {
+        let io = |what| move |source| StartError::Io { what, source };
+        let workers = worker_count(&config);
+        let sockets = Sockets::bind(config.listen, config.ike_port, config.nat_port, workers)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(io("cannot make the control thread's event loop"))?;
+
+        let mailboxes = |what| {
+            move |source| StartError::Io { what, source }
+        };
+        let (outbound, outbound_inboxes): (Vec<_>, Vec<_>) = (0..workers)
+            .map(|_| threads::mailbox().map_err(mailboxes("cannot make an eventfd")))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .unzip();
+        let (inbound, inbound_inboxes): (Vec<_>, Vec<_>) = (0..workers)
+            .map(|_| threads::mailbox().map_err(mailboxes("cannot make an eventfd")))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .unzip();
+        let (commands, command_receiver) = mpsc::unbounded_channel();
+        let (reports, report_receiver) = mpsc::unbounded_channel();
+        let (ike_datagrams, ike_receiver) = mpsc::channel(IKE_QUEUE);
+        let pool = Pool::new();
+        let spis = SpisInUse::default();
+        // The control thread's, then outbound and inbound of each worker: one writer each.
+        let drops: Vec<Arc<Drops>> = (0..1 + 2 * workers).map(|_| Arc::default()).collect();
+
+        let mut router = Self {
+            tun_name: device.name().to_owned(),
+            handle: RouterHandle { commands },
+            outbound: outbound.clone(),
+            inbound: inbound.clone(),
+            control: None,
+            workers: Vec::with_capacity(2 * workers),
+        };
+        for (index, inbox) in outbound_inboxes.into_iter().enumerate() {
+            let drops = Arc::clone(&drops[1 + 2 * index]);
+            let thread = OutboundThread {
+                outbound: Outbound::new(index, Arc::clone(&drops)),
+                queue: device.queues().get(index).cloned(),
+                attached: index == 0,
+                inbox,
+                io: OutboundThreadIo {
+                    writer: TunWriter::new(device.queues().to_vec(), Arc::clone(&drops)),
+                    sender: sockets.workers[index].sender(Arc::clone(&drops)),
+                    reports: reports.clone(),
+                },
+                hand_on: HandOn::new(
+                    outbound.clone(),
+                    pool.clone(),
+                    Arc::clone(&drops),
+                    DropReason::OutHandoffFull,
+                ),
+                pool: pool.clone(),
+                drops,
+            };
+            router.workers.push(spawn(format!("out-{index}"), move || thread.run())?);
+        }
+        for (index, inbox) in inbound_inboxes.into_iter().enumerate() {
+            let drops = Arc::clone(&drops[2 + 2 * index]);
+            let thread = InboundThread {
+                inbound: Inbound::new(
+                    index,
+                    workers,
+                    device.segmentation(),
+                    device.udp_segmentation(),
+                    Arc::clone(&drops),
+                ),
+                receiver: sockets.workers[index].receiver(),
+                socket: sockets.workers[index].clone(),
+                inbox,
+                io: InboundThreadIo {
+                    writer: TunWriter::new(device.queues().to_vec(), Arc::clone(&drops)),
+                    ike: ike_datagrams.clone(),
+                    reports: reports.clone(),
+                    hand_on: HandOn::new(
+                        inbound.clone(),
+                        pool.clone(),
+                        Arc::clone(&drops),
+                        DropReason::InHandoffFull,
+                    ),
+                    drops: Arc::clone(&drops),
+                },
+                pool: pool.clone(),
+                drops,
+            };
+            router.workers.push(spawn(format!("in-{index}"), move || thread.run())?);
+        }
+
+        let status = RouterStatus {
+            tun: device.name().to_owned(),
+            device: device.description().to_owned(),
+            udp: sockets.description.clone(),
+            crypto: config.crypto.name.to_owned(),
+            mtu: config.mtu,
+            workers,
+            ..RouterStatus::default()
+        };
+        let parts = Parts {
+            config,
+            status,
+            hand_on: HandOn::new(inbound.clone(), pool, Arc::clone(&drops[0]), DropReason::InHandoffFull),
+            ike: sockets.ike,
+            nat: sockets.nat,
+            outbound,
+            inbound,
+            spis: spis.clone(),
+            drops,
+            events,
+        };
+        let channels = Channels { commands: command_receiver, reports: report_receiver, ike: ike_receiver };
+        let (ready, started) = std::sync::mpsc::channel();
+        router.control = Some(spawn("control".to_owned(), move || {
+            runtime.block_on(async move {
+                let watch = |port: &UdpPort| AsyncFd::register(port.clone()).map_err(io::Error::from);
+                let (ike, nat) = match (watch(&parts.ike), watch(&parts.nat)) {
+                    (Ok(ike), Ok(nat)) => (ike, nat),
+                    (Err(error), _) | (_, Err(error)) => {
+                        let _ = ready.send(Err(error));
+                        return;
+                    }
+                };
+                let generator = SteeringSpis::new(Box::new(OsRandom), workers, spis);
+                let endpoint = make_endpoint(Box::new(generator));
+                let _ = ready.send(Ok(()));
+                Control::new(endpoint, parts).run(ike, nat, channels).await;
+            });
+        })?);
+        match started.recv() {
+            Ok(Ok(())) => Ok(router),
+            Ok(Err(source)) => Err(StartError::Io { what: "cannot watch the IKE sockets", source }),
+            Err(_) => Err(StartError::Io {
+                what: "the control thread ended while it was starting",
+                source: io::Error::other("a panic, told above"),
+            }),
+        }
+    }
+
     /// The real name of the TUN interface.
     pub fn tun_name(&self) -> &str {
-        todo!()
+        &self.tun_name
     }
+
     /// A handle for commands.
     pub fn handle(&self) -> RouterHandle {
-        todo!()
+        self.handle.clone()
     }
+
     /// Sends DELETE for all, waits at most `patience`, stops the threads and removes the device.
-    pub fn stop(self, _patience: Duration) {
-        todo!()
+    pub fn stop(mut self, patience: Duration) {
+        self.shut_down(patience);
     }
+
+    fn shut_down(&mut self, patience: Duration) {
+        let _ = self.handle.commands.send(Command::Stop { patience });
+        if self.control.take().is_some_and(|control| control.join().is_err()) {
+            tracing::error!("the control thread panicked");
+        }
+        for mailbox in &self.outbound {
+            mailbox.post(OutboundMessage::Stop);
+        }
+        for mailbox in &self.inbound {
+            mailbox.post(InboundMessage::Stop);
+        }
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        // Nothing is left to do after `stop`.
+        if self.control.is_some() || !self.workers.is_empty() {
+            self.shut_down(Duration::ZERO);
+        }
+    }
+}
+
+fn worker_count(config: &RouterConfig) -> usize {
+    if config.workers > 0 {
+        config.workers
+    } else {
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    }
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(run)
+        .map_err(|source| StartError::Io { what: "cannot start a thread", source })
 }
 
 /// The router does not run any more, or refused.
@@ -127,37 +376,44 @@ impl RouterHandle {
     /// [`HandleError`].
     pub async fn initiate(
         &self,
-        _connection: &str,
-        _broker: SocketAddrV4,
+        connection: &str,
+        broker: SocketAddrV4,
     ) -> Result<ike::event::IkeSaId, HandleError> {
-        todo!()
+        let connection = connection.to_owned();
+        self.ask(|answer| Command::Initiate { connection, broker, answer }).await?
     }
     /// Closes an IKE SA.
     ///
     /// # Errors
     /// [`HandleError`].
-    pub async fn close(&self, _ike: ike::event::IkeSaId) -> Result<(), HandleError> {
-        todo!()
+    pub async fn close(&self, ike: ike::event::IkeSaId) -> Result<(), HandleError> {
+        self.ask(|answer| Command::Close { ike, answer }).await?
     }
     /// Rekeys a Child SA.
     ///
     /// # Errors
     /// [`HandleError`].
-    pub async fn rekey_child(&self, _reqid: ike::event::Reqid) -> Result<(), HandleError> {
-        todo!()
+    pub async fn rekey_child(&self, reqid: ike::event::Reqid) -> Result<(), HandleError> {
+        self.ask(|answer| Command::RekeyChild { reqid, answer }).await?
     }
     /// Rekeys an IKE SA.
     ///
     /// # Errors
     /// [`HandleError`].
-    pub async fn rekey_ike(&self, _ike: ike::event::IkeSaId) -> Result<(), HandleError> {
-        todo!()
+    pub async fn rekey_ike(&self, ike: ike::event::IkeSaId) -> Result<(), HandleError> {
+        self.ask(|answer| Command::RekeyIke { ike, answer }).await?
     }
     /// A snapshot of all SAs, flows and counters.
     ///
     /// # Errors
     /// [`HandleError`].
     pub async fn status(&self) -> Result<RouterStatus, HandleError> {
-        todo!()
+        self.ask(|answer| Command::Status { answer }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, HandleError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).map_err(|_| HandleError::Stopped)?;
+        answered.await.map_err(|_| HandleError::Stopped)
     }
 }

@@ -1,7 +1,15 @@
 //! The snapshot that `ferry6 status` shows. Serde's field names are the JSON's.
 
+use crate::control::{Child, Control, NAT_PORT, Pair};
+use ferry6_crypto::{Cipher, CipherSuite, Integ};
+use ferry6_ike::TrafficSelector;
+use ferry6_ike::config::Role;
+use ferry6_ike::endpoint::{ChildSaStatus, IkeSaStatus};
+use ferry6_ike::selector::AddressRange;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Instant;
 
 /// The router as a whole.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -100,4 +108,181 @@ pub struct ChildSa {
     pub age: u64,
     /// Seconds until its rekey.
     pub next_rekey: Option<u64>,
+}
+
+/// A suite under the IANA names: `AES_GCM_16_256`, `AES_CBC_128/HMAC_SHA1_96`.
+pub fn suite_name(suite: CipherSuite) -> String {
+    let cipher = match suite.cipher() {
+        Cipher::Aes128Gcm16 => "AES_GCM_16_128",
+        Cipher::Aes256Gcm16 => "AES_GCM_16_256",
+        Cipher::ChaCha20Poly1305 => "CHACHA20_POLY1305",
+        Cipher::Aes128Cbc => "AES_CBC_128",
+        Cipher::Aes256Cbc => "AES_CBC_256",
+    };
+    let integ = match suite.integ() {
+        None => return cipher.to_owned(),
+        Some(Integ::HmacSha1_96) => "HMAC_SHA1_96",
+        Some(Integ::HmacSha256_128) => "HMAC_SHA2_256_128",
+        Some(Integ::HmacSha384_192) => "HMAC_SHA2_384_192",
+        Some(Integ::HmacSha512_256) => "HMAC_SHA2_512_256",
+    };
+    format!("{cipher}/{integ}")
+}
+
+/// A selector as people write it: `2a00::101/128`, `2001:db8::1-2001:db8::9[6/80-90]`.
+pub fn selector_name(selector: &TrafficSelector) -> String {
+    let mut text = match selector.addresses {
+        AddressRange::V4(first, last) => range(first.to_bits().into(), last.to_bits().into(), 32, &first, &last),
+        AddressRange::V6(first, last) => range(first.to_bits(), last.to_bits(), 128, &first, &last),
+    };
+    let any_port = selector.start_port == 0 && selector.end_port == u16::MAX;
+    // Writing to a String can't fail.
+    let _ = match (selector.protocol, any_port) {
+        (0, true) => Ok(()),
+        (protocol, true) => write!(text, "[{protocol}]"),
+        (protocol, false) if selector.start_port > selector.end_port => write!(text, "[{protocol}/OPAQUE]"),
+        (protocol, false) if selector.start_port == selector.end_port => {
+            write!(text, "[{protocol}/{}]", selector.start_port)
+        }
+        (protocol, false) => write!(text, "[{protocol}/{}-{}]", selector.start_port, selector.end_port),
+    };
+    text
+}
+
+fn range(
+    first: u128,
+    last: u128,
+    bits: u32,
+    first_name: &dyn std::fmt::Display,
+    last_name: &dyn std::fmt::Display,
+) -> String {
+    let host = first ^ last;
+    let host_bits = u128::BITS - host.leading_zeros();
+    // A prefix: the host part runs from all zeros to all ones.
+    if host.count_ones() == host_bits && first & host == 0 && first <= last {
+        format!("{first_name}/{}", bits - host_bits)
+    } else {
+        format!("{first_name}-{last_name}")
+    }
+}
+
+/// Puts the endpoint's view and the data path's together.
+pub(crate) fn snapshot(control: &Control) -> RouterStatus {
+    let now = Instant::now();
+    let mut status = control.parts.status.clone();
+    for drops in &control.parts.drops {
+        drops.collect(&mut status.drops);
+    }
+    status.ike_sas = control.endpoint.ike_sas().into_iter().map(|sa| ike_sa(control, sa, now)).collect();
+    status
+}
+
+fn seconds_until(at: Option<Instant>, now: Instant) -> Option<u64> {
+    at.map(|at| at.saturating_duration_since(now).as_secs())
+}
+
+fn ike_sa(control: &Control, sa: IkeSaStatus, now: Instant) -> IkeSa {
+    // The endpoint's name for the port, and what is really bound.
+    let mut local = sa.path.local;
+    local.set_port(if local.port() == NAT_PORT { control.parts.nat.port } else { control.parts.ike.port });
+    let mut children: Vec<ChildSa> = control
+        .children
+        .values()
+        .filter(|child| child.ike == sa.ike)
+        .flat_map(|child| {
+            child.pairs.iter().filter(|pair| pair.has_outbound).map(|pair| {
+                let told = sa.children.iter().find(|told| told.inbound == pair.inbound);
+                child_sa(child, pair, told, now)
+            })
+        })
+        .collect();
+    children.sort_by_key(|child| (child.reqid, child.age));
+    IkeSa {
+        id: sa.ike.0,
+        connection: sa.connection,
+        role: match sa.role {
+            Role::Initiator => "initiator",
+            Role::Responder => "responder",
+        }
+        .to_owned(),
+        state: sa.state.to_owned(),
+        local: local.to_string(),
+        remote: sa.path.remote.to_string(),
+        local_id: sa.local_id.map(|id| id.to_string()),
+        remote_id: sa.remote_id.map(|id| id.to_string()),
+        initiator_spi: format!("{:016x}", sa.initiator_spi),
+        responder_spi: format!("{:016x}", sa.responder_spi),
+        algorithms: sa.algorithms,
+        nat_local: sa.nat.0,
+        nat_remote: sa.nat.1,
+        age: sa.established.map(|at| now.saturating_duration_since(at).as_secs()),
+        next_rekey: seconds_until(sa.next_rekey, now),
+        vendor: sa.vendor,
+        children,
+    }
+}
+
+fn child_sa(child: &Child, pair: &Pair, told: Option<&ChildSaStatus>, now: Instant) -> ChildSa {
+    let mut drops = BTreeMap::new();
+    pair.counters_in.drops.collect(&mut drops);
+    pair.counters_out.drops.collect(&mut drops);
+    let (packets_in, bytes_in) = pair.counters_in.get();
+    let (packets_out, bytes_out) = pair.counters_out.get();
+    ChildSa {
+        reqid: child.reqid.0,
+        spi_in: pair.inbound.to_string(),
+        spi_out: pair.outbound.to_string(),
+        algorithms: pair.algorithms.clone(),
+        esn: pair.esn,
+        ipcomp_in: pair.ipcomp.0,
+        ipcomp_out: pair.ipcomp.1,
+        local_ts: child.local_ts.iter().map(selector_name).collect(),
+        remote_ts: child.remote_ts.iter().map(selector_name).collect(),
+        worker: child.owner,
+        packets_in,
+        bytes_in,
+        packets_out,
+        bytes_out,
+        drops,
+        age: now.saturating_duration_since(pair.installed).as_secs(),
+        next_rekey: told.and_then(|told| seconds_until(told.next_rekey, now)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn selectors_as_text() {
+        let v6 = |a: &str, b: &str, protocol, start_port, end_port| TrafficSelector {
+            protocol,
+            start_port,
+            end_port,
+            addresses: AddressRange::V6(a.parse::<Ipv6Addr>().unwrap(), b.parse::<Ipv6Addr>().unwrap()),
+        };
+        assert_eq!(selector_name(&TrafficSelector::ANY_V6), "::/0");
+        for (selector, text) in [
+            (v6("2a00::101", "2a00::101", 0, 0, 65535), "2a00::101/128"),
+            (v6("2a00::100", "2a00::1ff", 6, 0, 65535), "2a00::100/120[6]"),
+            (v6("2a00::1", "2a00::3", 6, 80, 80), "2a00::1-2a00::3[6/80]"),
+            (v6("2a00::2", "2a00::3", 17, 1, 9), "2a00::2/127[17/1-9]"),
+            (v6("2a00::2", "2a00::3", 17, 65535, 0), "2a00::2/127[17/OPAQUE]"),
+        ] {
+            assert_eq!(selector_name(&selector), text);
+        }
+        let v4 = TrafficSelector {
+            addresses: AddressRange::V4(Ipv4Addr::new(10, 0, 0, 0), Ipv4Addr::new(10, 0, 0, 255)),
+            ..TrafficSelector::ANY_V6
+        };
+        assert_eq!(selector_name(&v4), "10.0.0.0/24");
+    }
+
+    #[test]
+    fn suites_as_text() {
+        let names: Vec<_> = CipherSuite::all().map(suite_name).collect();
+        assert!(names.contains(&"AES_GCM_16_128".to_owned()));
+        assert!(names.contains(&"AES_CBC_256/HMAC_SHA2_256_128".to_owned()));
+    }
 }

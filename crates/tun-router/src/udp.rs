@@ -11,7 +11,7 @@ use crate::sys::udp::{self as sys, Arrived, Messages};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 /// Octets that one received message may have: the largest UDP datagram, or GRO's largest bundle.
@@ -45,6 +45,12 @@ pub struct UdpPort {
     pub port: u16,
     gso: bool,
     gro: bool,
+}
+
+impl AsRawFd for UdpPort {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
 }
 
 impl AsFd for UdpPort {
@@ -279,7 +285,7 @@ fn local_address_is_gone(error: &io::Error, path: &UdpPath) -> bool {
 }
 
 /// Which counter an error goes to.
-fn reason(error: &io::Error) -> DropReason {
+pub(crate) fn reason(error: &io::Error) -> DropReason {
     match error.raw_os_error() {
         Some(libc::EMSGSIZE) => DropReason::SendTooBig,
         Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => DropReason::SendNoBuffers,

@@ -4,7 +4,7 @@
 use crate::batch::{Received, Run, UdpPath};
 use socket2::Socket;
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 
@@ -51,7 +51,7 @@ struct ControlWriter<'a> {
 
 impl ControlWriter<'_> {
     fn put(&mut self, level: libc::c_int, kind: libc::c_int, data: &[u8]) {
-        let header = mem::size_of::<libc::cmsghdr>();
+        let header = size_of::<libc::cmsghdr>();
         let end = self.used + header + data.len();
         let message = &mut self.octets[self.used..end];
         // `cmsghdr`: length, level, type, each in host order, then the data, aligned to 8.
@@ -64,7 +64,7 @@ impl ControlWriter<'_> {
 }
 
 /// `cmsghdr` as [`ControlWriter`] and [`control_messages`] spell it out.
-const _: () = assert!(mem::size_of::<libc::cmsghdr>() == 16 && mem::size_of::<usize>() == 8);
+const _: () = assert!(size_of::<libc::cmsghdr>() == 16 && size_of::<usize>() == 8);
 
 /// The control messages in a buffer that the kernel filled: (level, type, data).
 fn control_messages(mut octets: &[u8]) -> impl Iterator<Item = (libc::c_int, libc::c_int, &[u8])> {
@@ -113,7 +113,7 @@ impl Messages {
         self.iovecs[slot] = libc::iovec { iov_base: octets.as_ptr().cast_mut().cast(), iov_len: octets.len() };
         let header = &mut self.headers[slot].msg_hdr;
         header.msg_name = (&raw mut self.names[slot]).cast();
-        header.msg_namelen = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
+        header.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
         header.msg_iov = &raw mut self.iovecs[slot];
         header.msg_iovlen = 1;
         header.msg_control = if control_len == 0 { std::ptr::null_mut() } else { self.controls[slot].0.as_mut_ptr().cast() };
@@ -172,7 +172,7 @@ impl Messages {
             self.iovecs[slot] = libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() };
             let header = &mut self.headers[slot].msg_hdr;
             header.msg_name = (&raw mut self.names[slot]).cast();
-            header.msg_namelen = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            header.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
             header.msg_iov = &raw mut self.iovecs[slot];
             header.msg_iovlen = 1;
             header.msg_control = self.controls[slot].0.as_mut_ptr().cast();
@@ -252,7 +252,7 @@ fn set_option<T>(socket: &Socket, level: libc::c_int, name: libc::c_int, value: 
             level,
             name,
             std::ptr::from_ref(value).cast(),
-            mem::size_of::<T>() as libc::socklen_t,
+            size_of::<T>() as libc::socklen_t,
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

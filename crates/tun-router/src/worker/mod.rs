@@ -36,6 +36,3 @@ pub enum Report {
     /// An authenticated packet came on another path than the SA's.
     PathChanged(Spi, UdpPath),
 }
-
-/// What is left of an SA's sequence numbers when a rekey is asked for, as a share of all: one eighth.
-const SOFT_SHARE: u64 = 8;

@@ -1,8 +1,8 @@
 //! From the TUN device to the wire: SPD, segments, IPComp, ESP, one send.
 
-use super::{Report, SOFT_SHARE};
+use super::Report;
 use crate::batch::{SendBatch, UdpPath};
-use crate::classify::{self, Parsed, ParseError, SelectorPair};
+use crate::classify::{self, IPV6_HEADER_LEN, ParseError, Parsed, SelectorPair};
 use crate::counters::{DropReason, Drops, SaCounters};
 use crate::gro::TunSink;
 use crate::gso::{GsoError, Segments};
@@ -10,7 +10,7 @@ use crate::icmp::{self, IcmpError, RateLimit};
 use crate::spd::{Policy, Spd};
 use crate::virtio::Header;
 use ferry6_crypto::Spi;
-use ferry6_esp::ipcomp::{self, Compressor};
+use ferry6_esp::ipcomp::{Compressor, Deflater};
 use ferry6_esp::{OutboundSa, SealError, next_header};
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -46,8 +46,19 @@ pub struct NewOutbound {
     pub soft_bytes: u64,
     /// The largest inner packet.
     pub mtu: usize,
-    /// The soft limit has been reported.
-    pub soft_told: bool,
+}
+
+/// An SA in place.
+struct Installed {
+    new: NewOutbound,
+    soft_told: bool,
+}
+
+/// What compressing needs; made when the first SA with IPComp comes.
+struct Compression {
+    deflater: Deflater,
+    /// A segment before it is compressed.
+    plain: Box<[u8]>,
 }
 
 /// From the control thread.
@@ -80,8 +91,8 @@ pub enum Verdict {
 /// The SAs of one reqid: the one in use, and those that wait.
 #[derive(Default)]
 struct Child {
-    current: Option<Box<NewOutbound>>,
-    waiting: Vec<Box<NewOutbound>>,
+    current: Option<Box<Installed>>,
+    waiting: Vec<Box<Installed>>,
 }
 
 /// The outbound half of a worker.
@@ -91,6 +102,7 @@ pub struct Outbound {
     spd: Spd,
     children: HashMap<u32, Child>,
     batch: SendBatch,
+    compression: Option<Compression>,
     drops: Arc<Drops>,
     icmp_limit: RateLimit,
 }
@@ -104,6 +116,7 @@ impl Outbound {
             spd: Spd::default(),
             children: HashMap::new(),
             batch: SendBatch::new(BATCH_LEN),
+            compression: None,
             drops,
             icmp_limit: RateLimit::new(50, Duration::from_millis(10)),
         }
@@ -131,7 +144,14 @@ impl Outbound {
             OutboundCommand::RemovePolicy(reqid) => self.spd.remove(reqid),
             OutboundCommand::Install(new, switch) => {
                 let (reqid, spi) = (new.reqid, new.sa.spi());
-                self.children.entry(reqid).or_default().waiting.push(new);
+                if new.compressor.is_some() && self.compression.is_none() {
+                    self.compression = Some(Compression {
+                        deflater: Deflater::new(),
+                        plain: vec![0; IPV6_HEADER_LEN + usize::from(u16::MAX)].into_boxed_slice(),
+                    });
+                }
+                let installed = Box::new(Installed { new: *new, soft_told: false });
+                self.children.entry(reqid).or_default().waiting.push(installed);
                 if switch {
                     self.switch(reqid, spi, io);
                 }
@@ -141,8 +161,8 @@ impl Outbound {
                 // What was sealed for it still goes out.
                 self.flush(io);
                 if let Some(child) = self.children.get_mut(&reqid) {
-                    child.waiting.retain(|sa| sa.sa.spi() != spi);
-                    if child.current.as_ref().is_some_and(|sa| sa.sa.spi() == spi) {
+                    child.waiting.retain(|sa| sa.new.sa.spi() != spi);
+                    if child.current.as_ref().is_some_and(|sa| sa.new.sa.spi() == spi) {
                         child.current = None;
                     }
                     if child.current.is_none() && child.waiting.is_empty() {
@@ -157,14 +177,14 @@ impl Outbound {
 
     fn each_sa(&mut self, reqid: u32, mut change: impl FnMut(&mut NewOutbound)) {
         if let Some(child) = self.children.get_mut(&reqid) {
-            child.current.iter_mut().chain(&mut child.waiting).for_each(|sa| change(sa));
+            child.current.iter_mut().chain(&mut child.waiting).for_each(|sa| change(&mut sa.new));
         }
     }
 
     /// The one switch of a rekey: between two batches, in the owner. The old SA stays until it is removed, unused.
     fn switch(&mut self, reqid: u32, spi: Spi, io: &mut impl OutboundIo) {
         let Some(child) = self.children.get_mut(&reqid) else { return };
-        if let Some(at) = child.waiting.iter().position(|sa| sa.sa.spi() == spi) {
+        if let Some(at) = child.waiting.iter().position(|sa| sa.new.sa.spi() == spi) {
             let new = child.waiting.swap_remove(at);
             // What the old one sealed leaves before what the new one will.
             if !self.batch.is_empty() {
@@ -175,7 +195,7 @@ impl Outbound {
                 child.waiting.push(old);
             }
         }
-        if child.current.as_ref().is_some_and(|sa| sa.sa.spi() == spi) {
+        if child.current.as_ref().is_some_and(|sa| sa.new.sa.spi() == spi) {
             io.report(Report::OutboundInUse { reqid, spi });
         }
     }
@@ -213,73 +233,18 @@ impl Outbound {
             self.answer(now, IcmpError::NoRoute, packet, &parsed, io);
             return Verdict::Done;
         };
-        if segments.max_len() > sa.mtu && segments.max_len() > icmp::MIN_MTU {
+        if segments.max_len() > sa.new.mtu && segments.max_len() > icmp::MIN_MTU {
             // At 1280 and below the outer packet is fragmented instead (RFC 4213 section 3.2.1, RFC 2473 section 7.1).
-            sa.counters.drops.count(DropReason::OutTooBig);
-            let mtu = sa.mtu as u32;
+            sa.new.counters.drops.count(DropReason::OutTooBig);
+            let mtu = sa.new.mtu as u32;
             self.answer(now, IcmpError::TooBig(mtu), packet, &parsed, io);
             return Verdict::Done;
         }
-        Self::seal(sa, &segments, parsed.traffic_class, &mut self.batch, io);
+        seal(sa, &segments, parsed.traffic_class, &mut self.batch, self.compression.as_mut(), io);
         if self.batch.is_ripe() {
             self.flush(io);
         }
         Verdict::Done
-    }
-
-    /// Segments straight into the send batch, sealed in place there.
-    #[inline]
-    fn seal(sa: &mut NewOutbound, segments: &Segments<'_>, tos: u8, batch: &mut SendBatch, io: &mut impl OutboundIo) {
-        let overhead = sa.sa.overhead();
-        let (mut packets, mut bytes) = (0, 0);
-        for index in 0..segments.count() {
-            let len = segments.len(index);
-            let need = overhead.front + len.max(ipcomp::HEADER_LEN) + overhead.back;
-            // Room for a compressed copy too, which is never larger than the packet itself.
-            let need = if sa.compressor.is_some() { need + len } else { need };
-            if batch.room().len() < need {
-                io.send(batch);
-                batch.clear();
-            }
-            let room = batch.room();
-            let Some(room) = room.get_mut(..need) else {
-                sa.counters.drops.count(DropReason::OutMalformed);
-                continue;
-            };
-            let (payload_len, next) = match &mut sa.compressor {
-                None => (segments.write(index, &mut room[overhead.front..]), next_header::IPV6),
-                Some(compressor) => {
-                    let (target, plain) = room.split_at_mut(need - len);
-                    segments.write(index, plain);
-                    let target = &mut target[overhead.front..];
-                    match compressor.compress(plain, next_header::IPV6, &mut target[..len]) {
-                        Some(compressed) => (compressed, next_header::IPCOMP),
-                        None => {
-                            target[..len].copy_from_slice(plain);
-                            (len, next_header::IPV6)
-                        }
-                    }
-                }
-            };
-            match sa.sa.seal(room, payload_len, next) {
-                Ok(sealed) => {
-                    batch.commit(sealed, sa.path, tos);
-                    packets += 1;
-                    bytes += len as u64;
-                }
-                Err(SealError::Exhausted) => sa.counters.drops.count(DropReason::OutExhausted),
-                Err(SealError::Room | SealError::Crypto(_)) => sa.counters.drops.count(DropReason::OutSealFailed),
-            }
-        }
-        sa.counters.add(packets, bytes);
-        let (used, left) = (sa.sa.packets(), sa.sa.remaining());
-        let soft = used >= sa.soft_packets
-            || sa.counters.get().1 >= sa.soft_bytes
-            || left < used.saturating_add(left) / SOFT_SHARE;
-        if soft && !sa.soft_told {
-            sa.soft_told = true;
-            io.report(Report::OutboundSoftLimit { reqid: sa.reqid, spi: sa.sa.spi() });
-        }
     }
 
     #[cold]
@@ -306,5 +271,62 @@ impl Outbound {
         if let Some(len) = icmp::write(error, packet, parsed, &mut message) {
             io.write(self.queue, &Header::default(), &[IoSlice::new(&message[..len])]);
         }
+    }
+}
+
+/// Segments straight into the send batch, sealed in place there.
+#[inline]
+fn seal(
+    installed: &mut Installed,
+    segments: &Segments<'_>,
+    tos: u8,
+    batch: &mut SendBatch,
+    mut compression: Option<&mut Compression>,
+    io: &mut impl OutboundIo,
+) {
+    let Installed { new: NewOutbound { sa, compressor, path, counters, .. }, .. } = installed;
+    let overhead = sa.overhead();
+    let (mut packets, mut bytes) = (0, 0);
+    for index in 0..segments.count() {
+        let len = segments.len(index);
+        let need = overhead.front + len + overhead.back;
+        if batch.room().len() < need {
+            io.send(batch);
+            batch.clear();
+        }
+        let Some(room) = batch.room().get_mut(..need) else {
+            counters.drops.count(DropReason::OutSealFailed);
+            continue;
+        };
+        let payload = &mut room[overhead.front..];
+        let (payload_len, next) = match (compressor.as_mut(), compression.as_deref_mut()) {
+            (Some(compressor), Some(Compression { deflater, plain })) => {
+                let len = segments.write(index, plain);
+                let plain = &plain[..len];
+                match compressor.compress(deflater, plain, next_header::IPV6, &mut payload[..len]) {
+                    Some(compressed) => (compressed, next_header::IPCOMP),
+                    None => {
+                        payload[..len].copy_from_slice(plain);
+                        (len, next_header::IPV6)
+                    }
+                }
+            }
+            _ => (segments.write(index, payload), next_header::IPV6),
+        };
+        match sa.seal(room, payload_len, next) {
+            Ok(sealed) => {
+                batch.commit(sealed, *path, tos);
+                packets += 1;
+                bytes += len as u64;
+            }
+            Err(SealError::Exhausted) => counters.drops.count(DropReason::OutExhausted),
+            Err(SealError::Room | SealError::Crypto(_)) => counters.drops.count(DropReason::OutSealFailed),
+        }
+    }
+    counters.add(packets, bytes);
+    let new = &installed.new;
+    if !installed.soft_told && (new.sa.packets() >= new.soft_packets || new.counters.get().1 >= new.soft_bytes) {
+        installed.soft_told = true;
+        io.report(Report::OutboundSoftLimit { reqid: new.reqid, spi: new.sa.spi() });
     }
 }

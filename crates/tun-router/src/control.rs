@@ -1,0 +1,617 @@
+//! The control thread: owns the `ike::Endpoint`, the IKE sockets and the book of Child SAs; tells the workers what to do.
+
+use crate::batch::UdpPath;
+use crate::classify::SelectorPair;
+use crate::config::RouterConfig;
+use crate::counters::{DropReason, Drops, SaCounters};
+use crate::router::{ChildInfo, Command, HandleError, RouterEvent};
+use crate::sad::{self, SpisInUse};
+use crate::spd::Policy;
+use crate::status::RouterStatus;
+use crate::threads::{HandOn, IkeDatagram, InboundMessage, Mailbox, OutboundMessage, ThreadReport};
+use crate::udp::{Receiver, Sender, UdpPort};
+use crate::worker::{InboundCommand, NewInbound, NewOutbound, OutboundCommand, Report};
+use ferry6_crypto::{CryptoError, Spi};
+use ferry6_esp::encap::{self, Datagram, KEEPALIVE, NON_ESP_MARKER};
+use ferry6_esp::ipcomp::{Compressor, Decompressor};
+use ferry6_esp::{InboundSa, OutboundSa};
+use ferry6_ike::config::Now;
+use ferry6_ike::event::{Activate, ChildSa, Event, IkeSaId, Path, Reqid, Transmit};
+use ferry6_ike::{Endpoint, TrafficSelector};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+/// The endpoint's names for our two sockets, whatever ports they are really bound to.
+pub(crate) const IKE_PORT: u16 = 500;
+/// With non-ESP marker (RFC 3948 section 2.2).
+pub(crate) const NAT_PORT: u16 = 4500;
+/// How often the counters are looked at for signs of life.
+const ACTIVITY_INTERVAL: Duration = Duration::from_secs(1);
+/// Events that wait for the program; notices beyond this are lost, then what never came up.
+const BACKLOG: usize = 1024;
+/// Batches of datagrams handled between two looks at everything else.
+const BATCHES_PER_TURN: usize = 8;
+
+/// One pair of ESP SAs of a child; several during a rekey.
+pub(crate) struct Pair {
+    pub(crate) inbound: Spi,
+    pub(crate) outbound: Spi,
+    pub(crate) algorithms: String,
+    pub(crate) esn: bool,
+    pub(crate) ipcomp: (Option<u16>, Option<u16>),
+    pub(crate) counters_in: Arc<SaCounters>,
+    pub(crate) counters_out: Arc<SaCounters>,
+    pub(crate) installed: Instant,
+    /// Whether the outbound half still exists; the inbound half lingers behind it.
+    pub(crate) has_outbound: bool,
+    /// Inbound packets when last looked at.
+    seen_packets: u64,
+    /// Outbound packets at the last keepalive.
+    sent_packets: u64,
+    forgeries: u64,
+}
+
+/// One Child SA across its rekeys.
+pub(crate) struct Child {
+    pub(crate) ike: IkeSaId,
+    pub(crate) reqid: Reqid,
+    /// The worker that owns the outbound half.
+    pub(crate) owner: usize,
+    pub(crate) local_ts: Vec<TrafficSelector>,
+    pub(crate) remote_ts: Vec<TrafficSelector>,
+    selectors: Arc<SelectorPair>,
+    path: UdpPath,
+    pub(crate) pairs: Vec<Pair>,
+}
+
+/// What the control thread was started with.
+pub(crate) struct Parts {
+    pub(crate) config: RouterConfig,
+    /// A status with what does not change.
+    pub(crate) status: RouterStatus,
+    pub(crate) ike: UdpPort,
+    pub(crate) nat: UdpPort,
+    pub(crate) outbound: Vec<Mailbox<OutboundMessage>>,
+    pub(crate) inbound: Vec<Mailbox<InboundMessage>>,
+    pub(crate) hand_on: HandOn<InboundMessage>,
+    pub(crate) spis: SpisInUse,
+    /// This thread's own drops, first; then those of the workers.
+    pub(crate) drops: Vec<Arc<Drops>>,
+    pub(crate) events: mpsc::Sender<RouterEvent>,
+}
+
+/// What comes in from other threads.
+pub(crate) struct Channels {
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) reports: mpsc::UnboundedReceiver<ThreadReport>,
+    pub(crate) ike: mpsc::Receiver<IkeDatagram>,
+}
+
+pub(crate) struct Control {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) parts: Parts,
+    pub(crate) children: HashMap<Reqid, Child>,
+    by_inbound: HashMap<Spi, Reqid>,
+    /// Inbound halves to be removed.
+    lingering: BTreeMap<(Instant, Spi), Reqid>,
+    /// Reqids per worker, to spread them.
+    load: Vec<usize>,
+    ike_sender: Sender,
+    nat_sender: Sender,
+    backlog: VecDeque<RouterEvent>,
+    next_activity: Instant,
+    next_keepalive: Option<Instant>,
+    stop_at: Option<Instant>,
+}
+
+fn now() -> Now {
+    Now { monotonic: Instant::now(), wall: SystemTime::now() }
+}
+
+fn v4(address: SocketAddr) -> SocketAddrV4 {
+    match address {
+        SocketAddr::V4(address) => address,
+        // The sockets are IPv4 only, so the endpoint has never seen another address.
+        SocketAddr::V6(address) => SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, address.port()),
+    }
+}
+
+fn udp_path(path: &Path) -> UdpPath {
+    UdpPath { local: *v4(path.local).ip(), remote: v4(path.remote) }
+}
+
+impl Control {
+    pub(crate) fn new(endpoint: Endpoint, parts: Parts) -> Self {
+        let drops = &parts.drops[0];
+        let start = Instant::now();
+        Self {
+            endpoint,
+            children: HashMap::new(),
+            by_inbound: HashMap::new(),
+            lingering: BTreeMap::new(),
+            load: vec![0; parts.outbound.len()],
+            ike_sender: parts.ike.sender(Arc::clone(drops)),
+            nat_sender: parts.nat.sender(Arc::clone(drops)),
+            backlog: VecDeque::new(),
+            next_activity: start + ACTIVITY_INTERVAL,
+            next_keepalive: (!parts.config.keepalive.is_zero()).then(|| start + parts.config.keepalive),
+            stop_at: None,
+            parts,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) async fn run(mut self, ike: AsyncFd<UdpPort>, nat: AsyncFd<UdpPort>, mut channels: Channels) {
+        let mut ike_receiver = self.parts.ike.receiver();
+        let mut nat_receiver = self.parts.nat.receiver();
+        loop {
+            self.drain_endpoint();
+            if let Some(stop_at) = self.stop_at
+                && (Instant::now() >= stop_at || self.endpoint.ike_sas().is_empty())
+            {
+                break;
+            }
+            let deadline = tokio::time::Instant::from_std(self.deadline());
+            let events = self.parts.events.clone();
+            tokio::select! {
+                ready = ike.readable() => if let Ok(mut ready) = ready
+                    && self.receive(&mut ike_receiver, IKE_PORT) { ready.clear_ready() },
+                ready = nat.readable() => if let Ok(mut ready) = ready
+                    && self.receive(&mut nat_receiver, NAT_PORT) { ready.clear_ready() },
+                Some(datagram) = channels.ike.recv() => {
+                    let path = Path {
+                        local: SocketAddrV4::new(datagram.local, NAT_PORT).into(),
+                        remote: datagram.source.into(),
+                    };
+                    self.endpoint.handle_datagram(now(), path, &datagram.message);
+                }
+                Some(report) = channels.reports.recv() => self.handle_report(report),
+                Some(command) = channels.commands.recv() => self.handle_command(command),
+                permit = events.reserve(), if !self.backlog.is_empty() => match (permit, self.backlog.pop_front()) {
+                    (Ok(permit), Some(event)) => permit.send(event),
+                    // Nobody listens any more.
+                    _ => self.backlog.clear(),
+                },
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            self.handle_timers();
+        }
+        // The last words: Closed events that fit.
+        self.drain_endpoint();
+        for event in self.backlog.drain(..) {
+            let _ = self.parts.events.try_send(event);
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let timers = [
+            self.endpoint.poll_timeout(),
+            self.lingering.keys().next().map(|(at, _)| *at),
+            (!self.children.is_empty()).then_some(self.next_activity),
+            self.next_keepalive.filter(|_| !self.children.is_empty()),
+            self.stop_at,
+        ];
+        // Without any timer an hour is as good as never.
+        timers.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+    }
+
+    fn handle_timers(&mut self) {
+        let now = now();
+        if self.endpoint.poll_timeout().is_some_and(|at| at <= now.monotonic) {
+            self.endpoint.handle_timeout(now);
+        }
+        while let Some((&(at, spi), &reqid)) = self.lingering.first_key_value()
+            && at <= now.monotonic
+        {
+            self.lingering.pop_first();
+            self.remove_inbound(reqid, spi);
+        }
+        if self.next_activity <= now.monotonic {
+            self.next_activity = now.monotonic + ACTIVITY_INTERVAL;
+            self.look_for_activity(now);
+        }
+        if let Some(at) = self.next_keepalive.filter(|at| *at <= now.monotonic) {
+            self.next_keepalive = Some(at.max(now.monotonic) + self.parts.config.keepalive);
+            self.send_keepalives();
+        }
+    }
+
+    // --- datagrams -------------------------------------------------------------------------------------------------
+
+    /// Returns whether the socket is empty.
+    fn receive(&mut self, receiver: &mut Receiver, port: u16) -> bool {
+        for _ in 0..BATCHES_PER_TURN {
+            match receiver.receive() {
+                Ok(arrived) => {
+                    self.parts.drops[0].add(DropReason::InTruncated, arrived.truncated);
+                    let (buffer, received) = receiver.batch();
+                    for meta in received {
+                        let path = Path {
+                            local: SocketAddrV4::new(meta.local, port).into(),
+                            remote: meta.source.into(),
+                        };
+                        for datagram in buffer[meta.start..meta.start + meta.len].chunks(meta.segment) {
+                            if port == IKE_PORT {
+                                self.endpoint.handle_datagram(now(), path, datagram);
+                                continue;
+                            }
+                            match encap::classify(datagram) {
+                                Datagram::Ike(message) => self.endpoint.handle_datagram(now(), path, message),
+                                Datagram::Keepalive => {}
+                                Datagram::Malformed => self.parts.drops[0].count(DropReason::InMalformedDatagram),
+                                Datagram::Esp(spi) => {
+                                    let owner = sad::owner(spi, self.parts.inbound.len());
+                                    let meta = crate::batch::Received { segment: datagram.len(), ..*meta };
+                                    self.parts.hand_on.push(owner, &[datagram], meta);
+                                }
+                            }
+                        }
+                        // Answers leave before the next question is looked at.
+                        self.drain_endpoint();
+                    }
+                    self.parts.hand_on.flush();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::debug!("cannot receive on port {port}: {error}");
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn transmit(&mut self, transmit: &Transmit) {
+        let path = udp_path(&transmit.path);
+        let result = if transmit.path.local.port() == NAT_PORT {
+            let mut datagram = Vec::with_capacity(NON_ESP_MARKER.len() + transmit.payload.len());
+            datagram.extend_from_slice(&NON_ESP_MARKER);
+            datagram.extend_from_slice(&transmit.payload);
+            self.nat_sender.send_datagram(&datagram, &path)
+        } else {
+            self.ike_sender.send_datagram(&transmit.payload, &path)
+        };
+        if let Err(error) = result {
+            self.parts.drops[0].count(crate::udp::reason(&error));
+            tracing::debug!("cannot send an IKE message to {}: {error}", path.remote);
+        }
+    }
+
+    /// NAT keepalives (RFC 3948 section 4): only when we are behind a NAT, and nothing else went out for the interval.
+    fn send_keepalives(&mut self) {
+        let behind_nat: HashMap<IkeSaId, Path> = self
+            .endpoint
+            .ike_sas()
+            .into_iter()
+            .filter(|sa| sa.nat.0 && sa.established.is_some())
+            .map(|sa| (sa.ike, sa.path))
+            .collect();
+        let mut busy: HashMap<IkeSaId, bool> = HashMap::new();
+        for child in self.children.values_mut() {
+            for pair in &mut child.pairs {
+                let packets = pair.counters_out.get().0;
+                *busy.entry(child.ike).or_default() |= packets != pair.sent_packets;
+                pair.sent_packets = packets;
+            }
+        }
+        for (ike, path) in behind_nat {
+            if !busy.get(&ike).copied().unwrap_or(false)
+                && let Err(error) = self.nat_sender.send_datagram(&KEEPALIVE, &udp_path(&path))
+            {
+                self.parts.drops[0].count(crate::udp::reason(&error));
+            }
+        }
+    }
+
+    // --- the endpoint's events -------------------------------------------------------------------------------------
+
+    fn drain_endpoint(&mut self) {
+        while let Some(event) = self.endpoint.poll() {
+            match event {
+                Event::Transmit(transmit) => self.transmit(&transmit),
+                Event::InstallChildSa(child) => self.install(*child),
+                Event::UseOutbound { reqid, spi } => {
+                    if let Some(child) = self.children.get(&reqid) {
+                        self.parts.outbound[child.owner]
+                            .post(OutboundMessage::Command(OutboundCommand::Use(reqid.0, spi)));
+                    }
+                }
+                Event::RemoveChildSa { reqid, inbound, outbound, linger, last } => {
+                    self.remove(reqid, inbound, outbound, linger, last);
+                }
+                Event::MovePath { ike, path } => self.move_path(ike, &path),
+                Event::Established(established) => self.tell(RouterEvent::Established(established)),
+                Event::IkeRekeyed { ike } => self.tell(RouterEvent::Notice {
+                    warning: false,
+                    text: format!("IKE SA {} rekeyed", ike.0),
+                }),
+                Event::Closed(closed) => self.tell(RouterEvent::Closed(closed)),
+                Event::Notice { warning, text } => self.tell(RouterEvent::Notice { warning, text }),
+            }
+        }
+    }
+
+    /// The program may be slow; the control thread never waits for it.
+    fn tell(&mut self, event: RouterEvent) {
+        let dispensable = match &event {
+            RouterEvent::Notice { .. } => true,
+            RouterEvent::Closed(closed) => !closed.established && closed.connection.is_none(),
+            _ => false,
+        };
+        if dispensable && self.backlog.len() >= BACKLOG {
+            return;
+        }
+        self.backlog.push_back(event);
+    }
+
+    fn install(&mut self, sa: ChildSa) {
+        let (ike, reqid) = (sa.ike, sa.reqid);
+        if let Err(error) = self.try_install(sa) {
+            // The endpoint negotiated only what the provider has, with keys of the right length.
+            self.tell(RouterEvent::Notice {
+                warning: true,
+                text: format!("cannot install the Child SA {} of IKE SA {}: {error}", reqid.0, ike.0),
+            });
+        }
+    }
+
+    fn try_install(&mut self, sa: ChildSa) -> Result<(), CryptoError> {
+        let crypto = &self.parts.config.crypto;
+        let inbound =
+            InboundSa::new(crypto, sa.inbound.spi, &sa.inbound.keys, sa.esn, self.parts.config.replay_window)?;
+        let outbound = OutboundSa::new(crypto, sa.outbound.spi, &sa.outbound.keys, sa.esn)?;
+        let (counters_in, counters_out) = (Arc::<SaCounters>::default(), Arc::<SaCounters>::default());
+        let path = udp_path(&sa.path);
+        let selectors = Arc::new(SelectorPair::new(&sa.local_ts, &sa.remote_ts));
+        // The outbound owner stays across rekeys; a new child goes where the fewest are.
+        let (owner, known) = match self.children.get(&sa.reqid) {
+            Some(child) => (child.owner, Some(Arc::clone(&child.selectors))),
+            None => (self.load.iter().enumerate().min_by_key(|(_, load)| **load).map_or(0, |(at, _)| at), None),
+        };
+        let limit = |wanted: u64, most: u64| if wanted == 0 { most } else { wanted.min(most) };
+        let (limits_in, limits_out) = (inbound.limits(), outbound.limits());
+        let rekeyed = sa.replaces.is_some();
+
+        // Inbound first: the event that lets the peer use it comes later.
+        self.parts.inbound[sad::owner(sa.inbound.spi, self.parts.inbound.len())].post(InboundMessage::Command(
+            InboundCommand::Install(Box::new(NewInbound {
+                sa: inbound,
+                decompressor: sa.inbound.ipcomp_cpi.map(Decompressor::new),
+                selectors: Arc::clone(&selectors),
+                path,
+                queue: owner,
+                counters: Arc::clone(&counters_in),
+                soft_packets: limit(sa.soft_packets, limits_in.packets),
+                soft_bytes: limit(sa.soft_bytes, limits_in.octets),
+                tell_first_use: true,
+            })),
+        ));
+        let suite = sa.outbound.keys.suite;
+        let mtu = usize::from(self.parts.config.mtu)
+            .min(ferry6_esp::size::max_payload(suite, crate::batch::MAX_UDP_PAYLOAD));
+        let post = |message| self.parts.outbound[owner].post(message);
+        if known.is_none() {
+            self.load[owner] += 1;
+            post(OutboundMessage::Attach);
+        }
+        post(OutboundMessage::Command(OutboundCommand::Install(
+            Box::new(NewOutbound {
+                reqid: sa.reqid.0,
+                sa: outbound,
+                compressor: sa.outbound.ipcomp_cpi.map(Compressor::new),
+                path,
+                counters: Arc::clone(&counters_out),
+                soft_packets: limit(sa.soft_packets, limits_out.packets),
+                soft_bytes: limit(sa.soft_bytes, limits_out.octets),
+                mtu,
+            }),
+            sa.activate == Activate::Now,
+        )));
+        if known.as_ref() != Some(&selectors) {
+            let policy = Policy { reqid: sa.reqid.0, owner };
+            for worker in &self.parts.outbound {
+                let set = OutboundCommand::SetPolicy(policy, Arc::clone(&selectors));
+                worker.post(OutboundMessage::Command(set));
+            }
+        }
+        let child = self.children.entry(sa.reqid).or_insert_with(|| Child {
+            ike: sa.ike,
+            reqid: sa.reqid,
+            owner,
+            local_ts: Vec::new(),
+            remote_ts: Vec::new(),
+            selectors: Arc::clone(&selectors),
+            path,
+            pairs: Vec::new(),
+        });
+        child.ike = sa.ike;
+        child.selectors = selectors;
+        child.path = path;
+        child.local_ts.clone_from(&sa.local_ts);
+        child.remote_ts.clone_from(&sa.remote_ts);
+        child.pairs.push(Pair {
+            inbound: sa.inbound.spi,
+            outbound: sa.outbound.spi,
+            algorithms: crate::status::suite_name(suite),
+            esn: sa.esn,
+            ipcomp: (sa.inbound.ipcomp_cpi, sa.outbound.ipcomp_cpi),
+            counters_in,
+            counters_out,
+            installed: Instant::now(),
+            has_outbound: true,
+            seen_packets: 0,
+            sent_packets: 0,
+            forgeries: limits_in.forgeries,
+        });
+        self.by_inbound.insert(sa.inbound.spi, sa.reqid);
+        self.tell(RouterEvent::ChildInstalled(Box::new(ChildInfo {
+            ike: sa.ike,
+            reqid: sa.reqid,
+            local_ts: sa.local_ts,
+            remote_ts: sa.remote_ts,
+            rekeyed,
+        })));
+        Ok(())
+    }
+
+    fn remove(&mut self, reqid: Reqid, inbound: Spi, outbound: Spi, linger: Duration, last: bool) {
+        let Some(child) = self.children.get_mut(&reqid) else { return };
+        let owner = &self.parts.outbound[child.owner];
+        owner.post(OutboundMessage::Command(OutboundCommand::Remove(reqid.0, outbound)));
+        if let Some(pair) = child.pairs.iter_mut().find(|pair| pair.inbound == inbound) {
+            pair.has_outbound = false;
+        }
+        if last {
+            for worker in &self.parts.outbound {
+                worker.post(OutboundMessage::Command(OutboundCommand::RemovePolicy(reqid.0)));
+            }
+        }
+        if linger.is_zero() {
+            self.remove_inbound(reqid, inbound);
+        } else {
+            self.lingering.insert((Instant::now() + linger, inbound), reqid);
+        }
+    }
+
+    fn remove_inbound(&mut self, reqid: Reqid, spi: Spi) {
+        let worker = sad::owner(spi, self.parts.inbound.len());
+        self.parts.inbound[worker].post(InboundMessage::Command(InboundCommand::Remove(spi)));
+        self.parts.spis.release(spi);
+        self.by_inbound.remove(&spi);
+        if let Some(child) = self.children.get_mut(&reqid) {
+            child.pairs.retain(|pair| pair.inbound != spi);
+            if child.pairs.is_empty() {
+                self.load[child.owner] -= 1;
+                self.children.remove(&reqid);
+            }
+        }
+    }
+
+    fn move_path(&mut self, ike: IkeSaId, path: &Path) {
+        let path = udp_path(path);
+        for child in self.children.values_mut().filter(|child| child.ike == ike) {
+            child.path = path;
+            self.parts.outbound[child.owner]
+                .post(OutboundMessage::Command(OutboundCommand::SetPath(child.reqid.0, path)));
+            for pair in &child.pairs {
+                let worker = sad::owner(pair.inbound, self.parts.inbound.len());
+                let set = InboundCommand::SetPath(pair.inbound, path);
+                self.parts.inbound[worker].post(InboundMessage::Command(set));
+            }
+        }
+    }
+
+    // --- reports and commands --------------------------------------------------------------------------------------
+
+    fn handle_report(&mut self, report: ThreadReport) {
+        let report = match report {
+            ThreadReport::Worker(report) => report,
+            ThreadReport::DeviceGone(error) => {
+                return self.tell(RouterEvent::Notice {
+                    warning: true,
+                    text: format!(
+                        "the TUN device {} is gone ({error}): restart the program to make it anew",
+                        self.parts.status.tun
+                    ),
+                });
+            }
+        };
+        match report {
+            Report::OutboundInUse { reqid, spi } => self.endpoint.outbound_in_use(now(), Reqid(reqid), spi),
+            Report::FirstUse(spi) => {
+                // The peer uses the new pair, so may we. The endpoint says the same by UseOutbound; twice does no harm.
+                if let Some(child) = self.by_inbound.get(&spi).and_then(|reqid| self.children.get(reqid))
+                    && let Some(pair) = child.pairs.iter().find(|pair| pair.inbound == spi && pair.has_outbound)
+                {
+                    let switch = OutboundCommand::Use(child.reqid.0, pair.outbound);
+                    // An old pair is never gone back to.
+                    if child.pairs.last().is_some_and(|last| last.inbound == spi) {
+                        self.parts.outbound[child.owner].post(OutboundMessage::Command(switch));
+                    }
+                }
+                self.endpoint.inbound_activity(now(), spi);
+            }
+            Report::InboundSoftLimit(spi) => self.endpoint.child_soft_limit(now(), spi),
+            Report::OutboundSoftLimit { reqid, spi } => {
+                let pair = self
+                    .children
+                    .get(&Reqid(reqid))
+                    .and_then(|child| child.pairs.iter().find(|pair| pair.outbound == spi));
+                if let Some(pair) = pair {
+                    self.endpoint.child_soft_limit(now(), pair.inbound);
+                }
+            }
+            Report::PathChanged(spi, path) => {
+                let path = Path {
+                    local: SocketAddrV4::new(path.local, NAT_PORT).into(),
+                    remote: path.remote.into(),
+                };
+                self.endpoint.esp_path_changed(now(), spi, path);
+            }
+        }
+    }
+
+    /// Traffic is proof of life (RFC 7296 section 2.4); too many forgeries wear a key out.
+    fn look_for_activity(&mut self, now: Now) {
+        for child in self.children.values_mut() {
+            for pair in &mut child.pairs {
+                let packets = pair.counters_in.get().0;
+                if packets != pair.seen_packets {
+                    pair.seen_packets = packets;
+                    self.endpoint.inbound_activity(now, pair.inbound);
+                }
+                if pair.counters_in.drops.get(DropReason::InIntegrity) >= pair.forgeries {
+                    pair.forgeries = u64::MAX;
+                    self.endpoint.child_soft_limit(now, pair.inbound);
+                }
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        // A caller that does not wait for its answer any more is no fault.
+        match command {
+            Command::Initiate { connection, broker, answer } => {
+                let path = Path {
+                    local: SocketAddr::new(self.local_address(broker), IKE_PORT),
+                    remote: broker.into(),
+                };
+                let _ = answer.send(self.endpoint.initiate(now(), &connection, path).map_err(HandleError::from));
+            }
+            Command::Close { ike, answer } => {
+                let _ = answer.send(self.endpoint.close(now(), ike).map_err(HandleError::from));
+            }
+            Command::RekeyChild { reqid, answer } => {
+                let _ = answer.send(self.endpoint.rekey_child(now(), reqid).map_err(HandleError::from));
+            }
+            Command::RekeyIke { ike, answer } => {
+                let _ = answer.send(self.endpoint.rekey_ike(now(), ike).map_err(HandleError::from));
+            }
+            Command::Status { answer } => {
+                let _ = answer.send(crate::status::snapshot(self));
+            }
+            Command::Stop { patience } => {
+                self.stop_at = Some(Instant::now() + patience);
+                self.endpoint.close_all(now(), patience);
+            }
+        }
+    }
+
+    /// The address that the kernel would send from, for NAT detection; unspecified where it can't tell yet.
+    fn local_address(&self, remote: SocketAddrV4) -> IpAddr {
+        let listen = self.parts.config.listen;
+        let probe = || -> io::Result<IpAddr> {
+            let socket = UdpSocket::bind((listen, 0))?;
+            socket.connect(remote)?;
+            Ok(socket.local_addr()?.ip())
+        };
+        probe().unwrap_or(IpAddr::V4(listen))
+    }
+}
+
