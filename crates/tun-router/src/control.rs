@@ -23,7 +23,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UdpSocket as Watched;
 use tokio::sync::mpsc;
 
 /// The endpoint's names for our two sockets, whatever ports they are really bound to.
@@ -146,7 +147,7 @@ impl Control {
     }
 
     /// Runs until it is told to stop.
-    pub(crate) async fn run(mut self, ike: AsyncFd<UdpPort>, nat: AsyncFd<UdpPort>, mut channels: Channels) {
+    pub(crate) async fn run(mut self, ike: Watched, nat: Watched, mut channels: Channels) {
         let mut ike_receiver = self.parts.ike.receiver();
         let mut nat_receiver = self.parts.nat.receiver();
         loop {
@@ -159,10 +160,13 @@ impl Control {
             let deadline = tokio::time::Instant::from_std(self.deadline());
             let events = self.parts.events.clone();
             tokio::select! {
-                ready = ike.readable() => if let Ok(mut ready) = ready
-                    && self.receive(&mut ike_receiver, IKE_PORT) { ready.clear_ready() },
-                ready = nat.readable() => if let Ok(mut ready) = ready
-                    && self.receive(&mut nat_receiver, NAT_PORT) { ready.clear_ready() },
+                _ = ike.readable() => {
+                    // `WouldBlock` tells the event loop to wait for more.
+                    let _ = ike.try_io(Interest::READABLE, || self.receive(&mut ike_receiver, IKE_PORT));
+                }
+                _ = nat.readable() => {
+                    let _ = nat.try_io(Interest::READABLE, || self.receive(&mut nat_receiver, NAT_PORT));
+                }
                 Some(datagram) = channels.ike.recv() => {
                     let path = Path {
                         local: SocketAddrV4::new(datagram.local, NAT_PORT).into(),
@@ -223,8 +227,8 @@ impl Control {
 
     // --- datagrams -------------------------------------------------------------------------------------------------
 
-    /// Returns whether the socket is empty.
-    fn receive(&mut self, receiver: &mut Receiver, port: u16) -> bool {
+    /// `WouldBlock` where the socket is empty now.
+    fn receive(&mut self, receiver: &mut Receiver, port: u16) -> io::Result<()> {
         for _ in 0..BATCHES_PER_TURN {
             match receiver.receive() {
                 Ok(arrived) => {
@@ -256,15 +260,16 @@ impl Control {
                     }
                     self.parts.hand_on.flush();
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    tracing::debug!("cannot receive on port {port}: {error}");
-                    return true;
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::debug!("cannot receive on port {port}: {error}");
+                    }
+                    return Err(io::ErrorKind::WouldBlock.into());
                 }
             }
         }
-        false
+        Ok(())
     }
 
     fn transmit(&mut self, transmit: &Transmit) {

@@ -10,7 +10,7 @@ use crate::threads::{
     self, HandOn, InboundMessage, InboundThread, InboundThreadIo, Mailbox, OutboundMessage, OutboundThread,
     OutboundThreadIo, Pool,
 };
-use crate::udp::{Sockets, UdpPort};
+use crate::udp::Sockets;
 use crate::worker::{Inbound, Outbound};
 use ferry6_crypto::provider::OsRandom;
 use ferry6_ike as ike;
@@ -19,7 +19,6 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 /// IKE messages from the workers' sockets that may wait for the control thread.
@@ -276,8 +275,7 @@ impl Router {
         let (ready, started) = std::sync::mpsc::channel();
         router.control = Some(spawn("control".to_owned(), move || {
             runtime.block_on(async move {
-                let watch = |port: &UdpPort| AsyncFd::register(port.clone()).map_err(io::Error::from);
-                let (ike, nat) = match (watch(&parts.ike), watch(&parts.nat)) {
+                let (ike, nat) = match (parts.ike.watch(), parts.nat.watch()) {
                     (Ok(ike), Ok(nat)) => (ike, nat),
                     (Err(error), _) | (_, Err(error)) => {
                         let _ = ready.send(Err(error));

@@ -11,7 +11,7 @@ use crate::sys::udp::{self as sys, Arrived, Messages};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// Octets that one received message may have: the largest UDP datagram, or GRO's largest bundle.
@@ -45,12 +45,6 @@ pub struct UdpPort {
     pub port: u16,
     gso: bool,
     gro: bool,
-}
-
-impl AsRawFd for UdpPort {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
 }
 
 impl AsFd for UdpPort {
@@ -129,6 +123,13 @@ impl UdpPort {
             .as_socket_ipv4()
             .map_or(address.port(), |local| local.port());
         Ok(Self { socket: Arc::new(socket), port, gso, gro })
+    }
+
+    /// The same socket for the event loop to watch; it doesn't block from now on.
+    pub(crate) fn watch(&self) -> io::Result<tokio::net::UdpSocket> {
+        let socket = self.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        tokio::net::UdpSocket::from_std(socket.into())
     }
 
     /// A receiver with its buffers.
