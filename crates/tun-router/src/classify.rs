@@ -119,11 +119,8 @@ pub fn parse(packet: &[u8]) -> Result<Parsed, ParseError> {
         }
         p => walk(packet, p)?,
     };
-    let ports = if next_layer.absent {
-        Ports::Opaque
-    } else {
-        ports(next_layer.protocol, &packet[next_layer.at..])
-    };
+    let ports =
+        if next_layer.absent { Ports::Opaque } else { ports(next_layer.protocol, &packet[next_layer.at..]) };
     Ok(Parsed {
         flow: Flow {
             source: address(packet, 8),
@@ -185,7 +182,9 @@ fn ports(protocol: u8, header: &[u8]) -> Ports {
     match protocol {
         protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDP_LITE | protocol::DCCP => {
             match header.first_chunk::<4>() {
-                Some([a, b, c, d]) => Ports::Known(u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])),
+                Some([a, b, c, d]) => {
+                    Ports::Known(u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))
+                }
                 None => Ports::Opaque,
             }
         }
@@ -333,7 +332,8 @@ mod tests {
             payload.extend(header);
         }
         payload.extend_from_slice(body);
-        Ipv6Packet { source: A, destination: B, next_header: chain.first().map_or(last, |(p, _)| *p) }.build(&payload)
+        Ipv6Packet { source: A, destination: B, next_header: chain.first().map_or(last, |(p, _)| *p) }
+            .build(&payload)
     }
 
     #[test]

@@ -247,7 +247,9 @@ impl Control {
                             match encap::classify(datagram) {
                                 Datagram::Ike(message) => self.endpoint.handle_datagram(now(), path, message),
                                 Datagram::Keepalive => {}
-                                Datagram::Malformed => self.parts.drops[0].count(DropReason::InMalformedDatagram),
+                                Datagram::Malformed => {
+                                    self.parts.drops[0].count(DropReason::InMalformedDatagram)
+                                }
                                 Datagram::Esp(spi) => {
                                     let owner = sad::owner(spi, self.parts.inbound.len());
                                     let meta = crate::batch::Received { segment: datagram.len(), ..*meta };
@@ -332,10 +334,9 @@ impl Control {
                 }
                 Event::MovePath { ike, path } => self.move_path(ike, &path),
                 Event::Established(established) => self.tell(RouterEvent::Established(established)),
-                Event::IkeRekeyed { ike } => self.tell(RouterEvent::Notice {
-                    warning: false,
-                    text: format!("IKE SA {} rekeyed", ike.0),
-                }),
+                Event::IkeRekeyed { ike } => self
+                    .tell(RouterEvent::Notice { warning: false, text: format!("IKE SA {} rekeyed", ike.0) }),
+                Event::IkeKeys(keys) => self.tell(RouterEvent::IkeKeys(keys)),
                 Event::Closed(closed) => self.tell(RouterEvent::Closed(closed)),
                 Event::Notice { warning, text } => self.tell(RouterEvent::Notice { warning, text }),
             }
@@ -368,8 +369,13 @@ impl Control {
 
     fn try_install(&mut self, sa: ChildSa) -> Result<(), CryptoError> {
         let crypto = &self.parts.config.crypto;
-        let inbound =
-            InboundSa::new(crypto, sa.inbound.spi, &sa.inbound.keys, sa.esn, self.parts.config.replay_window)?;
+        let inbound = InboundSa::new(
+            crypto,
+            sa.inbound.spi,
+            &sa.inbound.keys,
+            sa.esn,
+            self.parts.config.replay_window,
+        )?;
         let outbound = OutboundSa::new(crypto, sa.outbound.spi, &sa.outbound.keys, sa.esn)?;
         let (counters_in, counters_out) = (Arc::<SaCounters>::default(), Arc::<SaCounters>::default());
         let path = udp_path(&sa.path);
@@ -377,15 +383,18 @@ impl Control {
         // The outbound owner stays across rekeys; a new child goes where the fewest are.
         let (owner, known) = match self.children.get(&sa.reqid) {
             Some(child) => (child.owner, Some(Arc::clone(&child.selectors))),
-            None => (self.load.iter().enumerate().min_by_key(|(_, load)| **load).map_or(0, |(at, _)| at), None),
+            None => {
+                (self.load.iter().enumerate().min_by_key(|(_, load)| **load).map_or(0, |(at, _)| at), None)
+            }
         };
         let limit = |wanted: u64, most: u64| if wanted == 0 { most } else { wanted.min(most) };
         let (limits_in, limits_out) = (inbound.limits(), outbound.limits());
         let rekeyed = sa.replaces.is_some();
 
+        self.parts.spis.add(sa.inbound.spi);
         // Inbound first: the event that lets the peer use it comes later.
-        self.parts.inbound[sad::owner(sa.inbound.spi, self.parts.inbound.len())].post(InboundMessage::Command(
-            InboundCommand::Install(Box::new(NewInbound {
+        self.parts.inbound[sad::owner(sa.inbound.spi, self.parts.inbound.len())].post(
+            InboundMessage::Command(InboundCommand::Install(Box::new(NewInbound {
                 sa: inbound,
                 decompressor: sa.inbound.ipcomp_cpi.map(Decompressor::new),
                 selectors: Arc::clone(&selectors),
@@ -395,8 +404,8 @@ impl Control {
                 soft_packets: limit(sa.soft_packets, limits_in.packets),
                 soft_bytes: limit(sa.soft_bytes, limits_in.octets),
                 tell_first_use: true,
-            })),
-        ));
+            }))),
+        );
         let suite = sa.outbound.keys.suite;
         let mtu = usize::from(self.parts.config.mtu)
             .min(ferry6_esp::size::max_payload(suite, crate::batch::MAX_UDP_PAYLOAD));
@@ -487,7 +496,7 @@ impl Control {
     fn remove_inbound(&mut self, reqid: Reqid, spi: Spi) {
         let worker = sad::owner(spi, self.parts.inbound.len());
         self.parts.inbound[worker].post(InboundMessage::Command(InboundCommand::Remove(spi)));
-        self.parts.spis.release(spi);
+        self.parts.spis.remove(spi);
         self.by_inbound.remove(&spi);
         if let Some(child) = self.children.get_mut(&reqid) {
             child.pairs.retain(|pair| pair.inbound != spi);
@@ -532,7 +541,8 @@ impl Control {
             Report::FirstUse(spi) => {
                 // The peer uses the new pair, so may we. The endpoint says the same by UseOutbound; twice does no harm.
                 if let Some(child) = self.by_inbound.get(&spi).and_then(|reqid| self.children.get(reqid))
-                    && let Some(pair) = child.pairs.iter().find(|pair| pair.inbound == spi && pair.has_outbound)
+                    && let Some(pair) =
+                        child.pairs.iter().find(|pair| pair.inbound == spi && pair.has_outbound)
                 {
                     let switch = OutboundCommand::Use(child.reqid.0, pair.outbound);
                     // An old pair is never gone back to.
@@ -587,7 +597,8 @@ impl Control {
                     local: SocketAddr::new(self.local_address(broker), IKE_PORT),
                     remote: broker.into(),
                 };
-                let _ = answer.send(self.endpoint.initiate(now(), &connection, path).map_err(HandleError::from));
+                let _ =
+                    answer.send(self.endpoint.initiate(now(), &connection, path).map_err(HandleError::from));
             }
             Command::Close { ike, answer } => {
                 let _ = answer.send(self.endpoint.close(now(), ike).map_err(HandleError::from));
@@ -619,4 +630,3 @@ impl Control {
         probe().unwrap_or(IpAddr::V4(listen))
     }
 }
-

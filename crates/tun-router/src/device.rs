@@ -44,11 +44,8 @@ impl Device {
     /// # Errors
     /// [`StartError::Tun`] with what to do, [`StartError::Io`] where the interface can't be set up.
     pub fn open(name: &str, kind: DeviceKind, mtu: u16, queues: usize) -> Result<Self, StartError> {
-        let fail = |source: io::Error| StartError::Tun {
-            name: name.to_owned(),
-            hint: hint(&source, name),
-            source,
-        };
+        let fail =
+            |source: io::Error| StartError::Tun { name: name.to_owned(), hint: hint(&source, name), source };
         let device = match kind {
             DeviceKind::TunTap => Self::tun_tap(name).map_err(fail)?,
             DeviceKind::Auto => match Self::fast(name, queues) {
@@ -303,7 +300,8 @@ mod tests {
         let queue = &device.queues()[0];
         let mut buffer = vec![0; READ_BUFFER_LEN];
         assert_eq!(queue.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        let header = Header { gso: crate::virtio::Gso::Tcp6, gso_size: 9, needs_csum: true, ..Header::default() };
+        let header =
+            Header { gso: crate::virtio::Gso::Tcp6, gso_size: 9, needs_csum: true, ..Header::default() };
         let mut sent = header.encode().to_vec();
         sent.extend(b"packet");
         other.send(&sent).unwrap();
@@ -317,7 +315,9 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be() {
-        let Err(StartError::Tun { hint, .. }) = Device::open("much-too-long-a-name", DeviceKind::Auto, 1400, 1) else {
+        let Err(StartError::Tun { hint, .. }) =
+            Device::open("much-too-long-a-name", DeviceKind::Auto, 1400, 1)
+        else {
             panic!("a name of 20 octets was taken");
         };
         assert!(hint.contains("15 octets") || hint.contains("root") || hint.contains("modprobe"), "{hint}");

@@ -218,7 +218,8 @@ impl Coalescer {
             let header = if slot.pieces == 1 {
                 Header::default()
             } else {
-                let packet = &mut buffers.get_mut(first.place)[first.start as usize..][..usize::from(slot.headers)];
+                let packet =
+                    &mut buffers.get_mut(first.place)[first.start as usize..][..usize::from(slot.headers)];
                 slot.finish(packet)
             };
             let mut parts = [IoSlice::new(&[]); MAX_PIECES];
@@ -255,7 +256,8 @@ impl Slot {
         if self.kind == Kind::Udp {
             return true;
         }
-        let (head, tcp) = (&head[IPV6_HEADER_LEN..], &packet[IPV6_HEADER_LEN..usize::from(candidate.headers)]);
+        let (head, tcp) =
+            (&head[IPV6_HEADER_LEN..], &packet[IPV6_HEADER_LEN..usize::from(candidate.headers)]);
         candidate.sequence == self.next_sequence
             // Acknowledgement and data offset; PSH may differ; window; urgent pointer and options, timestamps among them.
             && head[8..13] == tcp[8..13]
@@ -324,7 +326,9 @@ impl Candidate {
             }
             protocol::UDP if udp => {
                 let fixed = transport.first_chunk::<8>()?;
-                if usize::from(u16::from_be_bytes([fixed[4], fixed[5]])) != transport.len() || fixed[6..8] == [0, 0] {
+                if usize::from(u16::from_be_bytes([fixed[4], fixed[5]])) != transport.len()
+                    || fixed[6..8] == [0, 0]
+                {
                     return None;
                 }
                 (Kind::Udp, 8, 0, false)
@@ -405,7 +409,8 @@ mod tests {
 
     #[test]
     fn a_tcp_run_is_one_write() {
-        let mut packets: Vec<_> = (0..40).map(|i| tcp(A, B, 1, 2, 1000 + i * 1300, 0x10, &[i as u8; 1300])).collect();
+        let mut packets: Vec<_> =
+            (0..40).map(|i| tcp(A, B, 1, 2, 1000 + i * 1300, 0x10, &[i as u8; 1300])).collect();
         packets.push(tcp(A, B, 1, 2, 1000 + 40 * 1300, 0x18, b"end"));
         let written = coalesce(&packets);
         assert_eq!(written.len(), 1);
@@ -472,11 +477,7 @@ mod tests {
         ];
         assert_eq!(split_again(&coalesce(&packets)), packets);
         // A short packet ends a super-packet.
-        let packets = vec![
-            udp(A, B, 1, 2, &[1; 100]),
-            udp(A, B, 1, 2, &[1; 50]),
-            udp(A, B, 1, 2, &[1; 50]),
-        ];
+        let packets = vec![udp(A, B, 1, 2, &[1; 100]), udp(A, B, 1, 2, &[1; 50]), udp(A, B, 1, 2, &[1; 50])];
         let written = coalesce(&packets);
         assert_eq!(written.len(), 2);
         assert_eq!(split_again(&written), packets);

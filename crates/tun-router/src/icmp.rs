@@ -85,7 +85,8 @@ impl RateLimit {
     pub fn allow(&mut self, now: Instant) -> bool {
         let refilled = *self.refilled.get_or_insert(now);
         let elapsed = now.saturating_duration_since(refilled);
-        let earned = (elapsed.as_nanos() / self.interval.as_nanos().max(1)).min(u128::from(self.burst)) as u32;
+        let earned =
+            (elapsed.as_nanos() / self.interval.as_nanos().max(1)).min(u128::from(self.burst)) as u32;
         if earned > 0 {
             self.tokens = self.tokens.saturating_add(earned).min(self.burst);
             self.refilled = Some(now);
@@ -119,9 +120,11 @@ mod tests {
     #[test]
     fn well_formed_by_an_independent_reader() {
         for packet in [udp(A, B, 1, 2, &[1; 20]), tcp(A, B, 1, 2, 3, 0x10, &[1; 4000])] {
-            for (kind, expected) in
-                [(IcmpError::NoRoute, (1, 0, 0)), (IcmpError::Prohibited, (1, 1, 0)), (IcmpError::TooBig(1390), (2, 0, 1390))]
-            {
+            for (kind, expected) in [
+                (IcmpError::NoRoute, (1, 0, 0)),
+                (IcmpError::Prohibited, (1, 1, 0)),
+                (IcmpError::TooBig(1390), (2, 0, 1390)),
+            ] {
                 let message = error(kind, &packet).unwrap();
                 let ip = Ipv6Packet::new(&message).unwrap();
                 assert_eq!((ip.get_source(), ip.get_destination()), (B, A));
@@ -133,7 +136,10 @@ mod tests {
                 assert!(packet.starts_with(&message[48..]));
             }
         }
-        assert_eq!(error(IcmpError::TooBig(100), &udp(A, B, 1, 2, b"")).unwrap()[44..48], 1280_u32.to_be_bytes());
+        assert_eq!(
+            error(IcmpError::TooBig(100), &udp(A, B, 1, 2, b"")).unwrap()[44..48],
+            1280_u32.to_be_bytes()
+        );
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! - [`device`] and [`udp`] do the system calls, through `sys`.
 //! - `control` owns the `ike::Endpoint` and the sockets on 500 and 4500; `threads` are the loops around the workers.
 
+pub mod batch;
 pub mod checksum;
 pub mod classify;
 pub mod config;
 mod control;
 pub mod counters;
-pub mod batch;
+mod datapath;
 pub mod device;
 pub mod gro;
 pub mod gso;

@@ -2,16 +2,12 @@
 
 use crate::config::RouterConfig;
 use crate::control::{Channels, Control, Parts};
-use crate::counters::{DropReason, Drops};
-use crate::device::{Device, TunWriter};
+use crate::counters::Drops;
+use crate::datapath::{DataPath, spawn};
+use crate::device::Device;
 use crate::sad::{SpisInUse, SteeringSpis};
 use crate::status::RouterStatus;
-use crate::threads::{
-    self, HandOn, InboundMessage, InboundThread, InboundThreadIo, Mailbox, OutboundMessage, OutboundThread,
-    OutboundThreadIo, Pool,
-};
 use crate::udp::Sockets;
-use crate::worker::{Inbound, Outbound};
 use ferry6_crypto::provider::OsRandom;
 use ferry6_ike as ike;
 use std::io;
@@ -66,6 +62,8 @@ pub enum RouterEvent {
     ChildInstalled(Box<ChildInfo>),
     /// A tunnel is gone.
     Closed(Box<ike::event::Closed>),
+    /// Keys of an IKE SA, for a key log; only where `EndpointConfig::keylog` asks for them.
+    IkeKeys(Box<ike::event::IkeKeyLog>),
     /// For the log.
     Notice {
         /// Warn or info.
@@ -94,10 +92,8 @@ pub struct ChildInfo {
 pub struct Router {
     tun_name: String,
     handle: RouterHandle,
-    outbound: Vec<Mailbox<OutboundMessage>>,
-    inbound: Vec<Mailbox<InboundMessage>>,
     control: Option<JoinHandle<()>>,
-    workers: Vec<JoinHandle<()>>,
+    data_path: Option<DataPath>,
 }
 
 /// Commands to the control thread; cheap to clone. Each method is async and answers when the thing is done.
@@ -108,29 +104,12 @@ pub struct RouterHandle {
 
 /// What a [`RouterHandle`] asks the control thread for.
 pub(crate) enum Command {
-    Initiate {
-        connection: String,
-        broker: SocketAddrV4,
-        answer: Answer<ike::event::IkeSaId>,
-    },
-    Close {
-        ike: ike::event::IkeSaId,
-        answer: Answer<()>,
-    },
-    RekeyChild {
-        reqid: ike::event::Reqid,
-        answer: Answer<()>,
-    },
-    RekeyIke {
-        ike: ike::event::IkeSaId,
-        answer: Answer<()>,
-    },
-    Status {
-        answer: oneshot::Sender<RouterStatus>,
-    },
-    Stop {
-        patience: Duration,
-    },
+    Initiate { connection: String, broker: SocketAddrV4, answer: Answer<ike::event::IkeSaId> },
+    Close { ike: ike::event::IkeSaId, answer: Answer<()> },
+    RekeyChild { reqid: ike::event::Reqid, answer: Answer<()> },
+    RekeyIke { ike: ike::event::IkeSaId, answer: Answer<()> },
+    Status { answer: oneshot::Sender<RouterStatus> },
+    Stop { patience: Duration },
 }
 
 type Answer<T> = oneshot::Sender<Result<T, HandleError>>;
@@ -167,88 +146,12 @@ impl Router {
             .build()
             .map_err(io("cannot make the control thread's event loop"))?;
 
-        let mailboxes = |what| {
-            move |source| StartError::Io { what, source }
-        };
-        let (outbound, outbound_inboxes): (Vec<_>, Vec<_>) = (0..workers)
-            .map(|_| threads::mailbox().map_err(mailboxes("cannot make an eventfd")))
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .unzip();
-        let (inbound, inbound_inboxes): (Vec<_>, Vec<_>) = (0..workers)
-            .map(|_| threads::mailbox().map_err(mailboxes("cannot make an eventfd")))
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .unzip();
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let (reports, report_receiver) = mpsc::unbounded_channel();
         let (ike_datagrams, ike_receiver) = mpsc::channel(IKE_QUEUE);
-        let pool = Pool::new();
         let spis = SpisInUse::default();
-        // The control thread's, then outbound and inbound of each worker: one writer each.
-        let drops: Vec<Arc<Drops>> = (0..1 + 2 * workers).map(|_| Arc::default()).collect();
-
-        let mut router = Self {
-            tun_name: device.name().to_owned(),
-            handle: RouterHandle { commands },
-            outbound: outbound.clone(),
-            inbound: inbound.clone(),
-            control: None,
-            workers: Vec::with_capacity(2 * workers),
-        };
-        for (index, inbox) in outbound_inboxes.into_iter().enumerate() {
-            let drops = Arc::clone(&drops[1 + 2 * index]);
-            let thread = OutboundThread {
-                outbound: Outbound::new(index, Arc::clone(&drops)),
-                queue: device.queues().get(index).cloned(),
-                attached: index == 0,
-                inbox,
-                io: OutboundThreadIo {
-                    writer: TunWriter::new(device.queues().to_vec(), Arc::clone(&drops)),
-                    sender: sockets.workers[index].sender(Arc::clone(&drops)),
-                    reports: reports.clone(),
-                },
-                hand_on: HandOn::new(
-                    outbound.clone(),
-                    pool.clone(),
-                    Arc::clone(&drops),
-                    DropReason::OutHandoffFull,
-                ),
-                pool: pool.clone(),
-                drops,
-            };
-            router.workers.push(spawn(format!("out-{index}"), move || thread.run())?);
-        }
-        for (index, inbox) in inbound_inboxes.into_iter().enumerate() {
-            let drops = Arc::clone(&drops[2 + 2 * index]);
-            let thread = InboundThread {
-                inbound: Inbound::new(
-                    index,
-                    workers,
-                    device.segmentation(),
-                    device.udp_segmentation(),
-                    Arc::clone(&drops),
-                ),
-                receiver: sockets.workers[index].receiver(),
-                socket: sockets.workers[index].clone(),
-                inbox,
-                io: InboundThreadIo {
-                    writer: TunWriter::new(device.queues().to_vec(), Arc::clone(&drops)),
-                    ike: ike_datagrams.clone(),
-                    reports: reports.clone(),
-                    hand_on: HandOn::new(
-                        inbound.clone(),
-                        pool.clone(),
-                        Arc::clone(&drops),
-                        DropReason::InHandoffFull,
-                    ),
-                    drops: Arc::clone(&drops),
-                },
-                pool: pool.clone(),
-                drops,
-            };
-            router.workers.push(spawn(format!("in-{index}"), move || thread.run())?);
-        }
+        let data_path = DataPath::start(&device, &sockets.workers, &ike_datagrams, &reports)?;
+        let own_drops = Arc::<Drops>::default();
 
         let status = RouterStatus {
             tun: device.name().to_owned(),
@@ -262,18 +165,18 @@ impl Router {
         let parts = Parts {
             config,
             status,
-            hand_on: HandOn::new(inbound.clone(), pool, Arc::clone(&drops[0]), DropReason::InHandoffFull),
+            hand_on: data_path.hand_on(Arc::clone(&own_drops)),
             ike: sockets.ike,
             nat: sockets.nat,
-            outbound,
-            inbound,
+            outbound: data_path.outbound.clone(),
+            inbound: data_path.inbound.clone(),
             spis: spis.clone(),
-            drops,
+            drops: std::iter::once(&own_drops).chain(&data_path.drops).cloned().collect(),
             events,
         };
         let channels = Channels { commands: command_receiver, reports: report_receiver, ike: ike_receiver };
         let (ready, started) = std::sync::mpsc::channel();
-        router.control = Some(spawn("control".to_owned(), move || {
+        let control = spawn("control".to_owned(), move || {
             runtime.block_on(async move {
                 let (ike, nat) = match (parts.ike.watch(), parts.nat.watch()) {
                     (Ok(ike), Ok(nat)) => (ike, nat),
@@ -287,7 +190,13 @@ impl Router {
                 let _ = ready.send(Ok(()));
                 Control::new(endpoint, parts).run(ike, nat, channels).await;
             });
-        })?);
+        })?;
+        let router = Self {
+            tun_name: device.name().to_owned(),
+            handle: RouterHandle { commands },
+            control: Some(control),
+            data_path: Some(data_path),
+        };
         match started.recv() {
             Ok(Ok(())) => Ok(router),
             Ok(Err(source)) => Err(StartError::Io { what: "cannot watch the IKE sockets", source }),
@@ -318,24 +227,15 @@ impl Router {
         if self.control.take().is_some_and(|control| control.join().is_err()) {
             tracing::error!("the control thread panicked");
         }
-        for mailbox in &self.outbound {
-            mailbox.post(OutboundMessage::Stop);
-        }
-        for mailbox in &self.inbound {
-            mailbox.post(InboundMessage::Stop);
-        }
-        for worker in self.workers.drain(..) {
-            if worker.join().is_err() {
-                tracing::error!("a worker thread panicked");
-            }
-        }
+        // Stops and joins the workers, which closes the last descriptors of the device.
+        self.data_path = None;
     }
 }
 
 impl Drop for Router {
     fn drop(&mut self) {
         // Nothing is left to do after `stop`.
-        if self.control.is_some() || !self.workers.is_empty() {
+        if self.control.is_some() {
             self.shut_down(Duration::ZERO);
         }
     }
@@ -347,13 +247,6 @@ fn worker_count(config: &RouterConfig) -> usize {
     } else {
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
     }
-}
-
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(run)
-        .map_err(|source| StartError::Io { what: "cannot start a thread", source })
 }
 
 /// The router does not run any more, or refused.

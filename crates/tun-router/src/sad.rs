@@ -2,9 +2,9 @@
 
 use ferry6_crypto::{SecureRandom, Spi};
 use ferry6_ike::config::SpiGenerator;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Inbound SAs of one worker by SPI.
 #[derive(Debug)]
@@ -73,17 +73,24 @@ pub const fn owner(spi: Spi, workers: usize) -> usize {
     spi.get() as usize % workers
 }
 
-/// Inbound SPIs in use, shared by the generator and the control thread, which gives back what it removed.
+/// SPIs of installed inbound SAs, shared by the generator and the control thread.
 #[derive(Clone, Debug, Default)]
 pub struct SpisInUse(Arc<Mutex<HashSet<u32>>>);
 
 impl SpisInUse {
-    /// The SPI may be handed out again.
-    pub fn release(&self, spi: Spi) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&spi.get());
+    /// An SA with this SPI is installed.
+    pub fn add(&self, spi: Spi) {
+        self.lock().insert(spi.get());
     }
-    fn take(&self, spi: Spi) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(spi.get())
+    /// It is removed: the SPI may be handed out again.
+    pub fn remove(&self, spi: Spi) {
+        self.lock().remove(&spi.get());
+    }
+    fn contains(&self, spi: Spi) -> bool {
+        self.lock().contains(&spi.get())
+    }
+    fn lock(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,12 +100,18 @@ pub struct SteeringSpis {
     workers: usize,
     next: usize,
     in_use: SpisInUse,
+    /// The latest, which may not be installed yet. Most negotiations that fail never come to an installation, so older ones
+    /// are forgotten.
+    latest: VecDeque<Spi>,
 }
+
+/// More negotiations than these are hardly under way at one time.
+const LATEST: usize = 1024;
 
 impl SteeringSpis {
     /// For this many workers, at least one.
     pub fn new(random: Box<dyn SecureRandom>, workers: usize, in_use: SpisInUse) -> Self {
-        Self { random, workers: workers.max(1), next: 0, in_use }
+        Self { random, workers: workers.max(1), next: 0, in_use, latest: VecDeque::new() }
     }
 
     /// A fresh SPI that this worker owns.
@@ -110,8 +123,13 @@ impl SteeringSpis {
             let workers = self.workers as u32;
             let steered = value - value % workers;
             if let Some(spi) = steered.checked_add(worker as u32).and_then(Spi::new)
-                && self.in_use.take(spi)
+                && !self.in_use.contains(spi)
+                && !self.latest.contains(&spi)
             {
+                if self.latest.len() == LATEST {
+                    self.latest.pop_front();
+                }
+                self.latest.push_back(spi);
                 return spi;
             }
         }
@@ -142,7 +160,6 @@ mod tests {
                 assert_eq!(owner(spi, workers), i % workers);
                 assert!(seen.insert(spi));
             }
-            assert_eq!(in_use.0.lock().unwrap().len(), 1000);
         }
     }
 
@@ -162,8 +179,14 @@ mod tests {
         let mut spis = SteeringSpis::new(Box::new(Low(0)), 1, in_use.clone());
         let got: HashSet<_> = (0..4).map(|_| spis.generate().get()).collect();
         assert_eq!(got, HashSet::from([256, 257, 258, 259]));
-        in_use.release(Spi::new(257).unwrap());
+        // Three of them are installed; the fourth is forgotten in the course of time.
+        for spi in [256, 258, 259] {
+            in_use.add(Spi::new(spi).unwrap());
+        }
+        spis.latest.clear();
         assert_eq!(spis.generate().get(), 257);
+        in_use.remove(Spi::new(258).unwrap());
+        assert_eq!(spis.generate().get(), 258);
     }
 
     #[test]

@@ -301,12 +301,11 @@ mod tests {
 
     fn selector() -> impl Strategy<Value = Selector> {
         let port = 0_u16..4;
-        (0_u128..20, 0_u128..20, prop::sample::select(vec![0_u8, 6]), port.clone(), port, prop::bool::ANY).prop_map(
-            |(a, b, protocol, c, d, whole)| {
+        (0_u128..20, 0_u128..20, prop::sample::select(vec![0_u8, 6]), port.clone(), port, prop::bool::ANY)
+            .prop_map(|(a, b, protocol, c, d, whole)| {
                 let (start_port, end_port) = if whole || protocol == 0 { (0, 65535) } else { (c, d) };
                 Selector { first: a.min(b), last: a.max(b), protocol, start_port, end_port }
-            },
-        )
+            })
     }
 
     proptest! {

@@ -132,7 +132,9 @@ pub fn suite_name(suite: CipherSuite) -> String {
 /// A selector as people write it: `2a00::101/128`, `2001:db8::1-2001:db8::9[6/80-90]`.
 pub fn selector_name(selector: &TrafficSelector) -> String {
     let mut text = match selector.addresses {
-        AddressRange::V4(first, last) => range(first.to_bits().into(), last.to_bits().into(), 32, &first, &last),
+        AddressRange::V4(first, last) => {
+            range(first.to_bits().into(), last.to_bits().into(), 32, &first, &last)
+        }
         AddressRange::V6(first, last) => range(first.to_bits(), last.to_bits(), 128, &first, &last),
     };
     let any_port = selector.start_port == 0 && selector.end_port == u16::MAX;

@@ -10,7 +10,9 @@ use crate::device::{READ_BUFFER_LEN, TunQueue, TunWriter};
 use crate::gro::TunSink;
 use crate::udp::{Receiver as UdpReceiver, Sender as UdpSender};
 use crate::virtio::{HEADER_LEN, Header};
-use crate::worker::{Inbound, InboundCommand, InboundIo, Outbound, OutboundCommand, OutboundIo, Report, Verdict};
+use crate::worker::{
+    Inbound, InboundCommand, InboundIo, Outbound, OutboundCommand, OutboundIo, Report, Verdict,
+};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -94,7 +96,11 @@ pub(crate) struct Mailbox<C> {
 
 impl<C> Clone for Mailbox<C> {
     fn clone(&self) -> Self {
-        Self { commands: self.commands.clone(), packets: self.packets.clone(), waker: Arc::clone(&self.waker) }
+        Self {
+            commands: self.commands.clone(),
+            packets: self.packets.clone(),
+            waker: Arc::clone(&self.waker),
+        }
     }
 }
 
@@ -347,7 +353,9 @@ impl OutboundThread {
         if let Some(queue) = self.queue.as_ref().filter(|_| !self.attached) {
             match queue.attach() {
                 Ok(()) => self.attached = true,
-                Err(error) => tracing::warn!("cannot attach a TUN queue ({error}): another worker reads for this one"),
+                Err(error) => {
+                    tracing::warn!("cannot attach a TUN queue ({error}): another worker reads for this one")
+                }
             }
         }
     }

@@ -61,7 +61,9 @@ fn bind_error(address: SocketAddrV4, source: io::Error) -> StartError {
         io::ErrorKind::PermissionDenied => {
             "Ports below 1024 need root or CAP_NET_BIND_SERVICE; a client may use port 0 to let the kernel choose"
         }
-        io::ErrorKind::AddrNotAvailable => "This host does not have the address: listen on one of its own, or on 0.0.0.0",
+        io::ErrorKind::AddrNotAvailable => {
+            "This host does not have the address: listen on one of its own, or on 0.0.0.0"
+        }
         _ => "See the cause above",
     };
     StartError::Bind { address, source, hint }
@@ -83,8 +85,7 @@ impl Sockets {
         let address = SocketAddrV4::new(listen, probe.port);
         drop(probe);
         let nat = UdpPort::bind(address, true)?;
-        let workers =
-            (0..workers).map(|_| UdpPort::bind(address, true)).collect::<Result<Vec<_>, _>>()?;
+        let workers = (0..workers).map(|_| UdpPort::bind(address, true)).collect::<Result<Vec<_>, _>>()?;
         let steered = sys::steer(&nat.socket, workers.len() as u32);
         if let Err(error) = &steered {
             tracing::info!("no steering by SPI ({error}): workers hand packets on to each other");
@@ -107,8 +108,10 @@ impl UdpPort {
         if shared {
             socket.set_reuse_port(true).map_err(option("cannot set SO_REUSEPORT"))?;
         }
-        sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1).map_err(option("cannot set IP_PKTINFO"))?;
-        sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1).map_err(option("cannot set IP_RECVTOS"))?;
+        sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+            .map_err(option("cannot set IP_PKTINFO"))?;
+        sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+            .map_err(option("cannot set IP_RECVTOS"))?;
         // No DF: what is larger than the path is fragmented outside, never lost in a black hole (RFC 4213 section 3.2).
         sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
             .map_err(option("cannot set IP_MTU_DISCOVER"))?;
@@ -146,7 +149,13 @@ impl UdpPort {
 
     /// A sender with its buffers.
     pub fn sender(&self, drops: Arc<Drops>) -> Sender {
-        Sender { gso: self.gso, port: self.clone(), messages: Messages::new(SEND_SLOTS), drops, unsplittable: usize::MAX }
+        Sender {
+            gso: self.gso,
+            port: self.clone(),
+            messages: Messages::new(SEND_SLOTS),
+            drops,
+            unsplittable: usize::MAX,
+        }
     }
 }
 
@@ -202,7 +211,10 @@ impl Sender {
         let mut next = 0;
         while next < runs.len() {
             let group = if self.gso {
-                runs[next..].iter().take_while(|run| run.count == 1 || run.segment < self.unsplittable).count()
+                runs[next..]
+                    .iter()
+                    .take_while(|run| run.count == 1 || run.segment < self.unsplittable)
+                    .count()
             } else {
                 0
             };
@@ -290,9 +302,13 @@ pub(crate) fn reason(error: &io::Error) -> DropReason {
     match error.raw_os_error() {
         Some(libc::EMSGSIZE) => DropReason::SendTooBig,
         Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => DropReason::SendNoBuffers,
-        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL | libc::ECONNREFUSED) => {
-            DropReason::SendUnreachable
-        }
+        Some(
+            libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::ENETDOWN
+            | libc::EADDRNOTAVAIL
+            | libc::ECONNREFUSED,
+        ) => DropReason::SendUnreachable,
         Some(libc::EPERM | libc::EACCES) => DropReason::SendNotPermitted,
         _ => DropReason::SendFailed,
     }
@@ -311,7 +327,9 @@ mod tests {
                     return received
                         .iter()
                         .flat_map(|meta| {
-                            buffer[meta.start..meta.start + meta.len].chunks(meta.segment).map(|d| (d.to_vec(), *meta))
+                            buffer[meta.start..meta.start + meta.len]
+                                .chunks(meta.segment)
+                                .map(|d| (d.to_vec(), *meta))
                         })
                         .collect();
                 }
@@ -348,7 +366,10 @@ mod tests {
     fn runs_arrive_with_address_and_tos() {
         let a = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
         let b = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
-        let path = UdpPath { local: Ipv4Addr::LOCALHOST, remote: SocketAddrV4::new(Ipv4Addr::LOCALHOST, b.nat.port) };
+        let path = UdpPath {
+            local: Ipv4Addr::LOCALHOST,
+            remote: SocketAddrV4::new(Ipv4Addr::LOCALHOST, b.nat.port),
+        };
         for gso in [true, false] {
             let mut sender = a.workers[0].sender(Arc::default());
             sender.gso &= gso;
@@ -410,7 +431,10 @@ mod tests {
         let mut sender = sockets.workers[0].sender(Arc::clone(&drops));
         let mut batch = SendBatch::new(1 << 16);
         // From 127.0.0.1 to the outside: EINVAL; or without a network at all: ENETUNREACH.
-        let path = UdpPath { local: Ipv4Addr::UNSPECIFIED, remote: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9) };
+        let path = UdpPath {
+            local: Ipv4Addr::UNSPECIFIED,
+            remote: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9),
+        };
         batch.room()[..4].fill(1);
         batch.commit(4, path, 0);
         sender.send(&mut batch);

@@ -110,13 +110,15 @@ impl Messages {
         }
         let control_len = control.used;
         self.names[slot] = socket_address(path.remote);
-        self.iovecs[slot] = libc::iovec { iov_base: octets.as_ptr().cast_mut().cast(), iov_len: octets.len() };
+        self.iovecs[slot] =
+            libc::iovec { iov_base: octets.as_ptr().cast_mut().cast(), iov_len: octets.len() };
         let header = &mut self.headers[slot].msg_hdr;
         header.msg_name = (&raw mut self.names[slot]).cast();
         header.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
         header.msg_iov = &raw mut self.iovecs[slot];
         header.msg_iovlen = 1;
-        header.msg_control = if control_len == 0 { std::ptr::null_mut() } else { self.controls[slot].0.as_mut_ptr().cast() };
+        header.msg_control =
+            if control_len == 0 { std::ptr::null_mut() } else { self.controls[slot].0.as_mut_ptr().cast() };
         header.msg_controllen = control_len as _;
         header.msg_flags = 0;
     }
@@ -213,7 +215,8 @@ impl Messages {
                 local: Ipv4Addr::UNSPECIFIED,
                 tos: 0,
             };
-            let controls = &self.controls[slot].0[..(header.msg_hdr.msg_controllen as usize).min(CONTROL_LEN)];
+            let controls =
+                &self.controls[slot].0[..(header.msg_hdr.msg_controllen as usize).min(CONTROL_LEN)];
             for (level, kind, data) in control_messages(controls) {
                 match (level, kind, data) {
                     (libc::IPPROTO_IP, libc::IP_PKTINFO, [_, _, _, _, a, b, c, d, ..]) => {
@@ -259,7 +262,12 @@ fn set_option<T>(socket: &Socket, level: libc::c_int, name: libc::c_int, value: 
 }
 
 /// A socket option that is an int.
-pub(crate) fn set_int(socket: &Socket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub(crate) fn set_int(
+    socket: &Socket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     set_option(socket, level, name, &value)
 }
 

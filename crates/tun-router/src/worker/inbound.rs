@@ -126,7 +126,13 @@ impl Inbound {
     }
 
     /// Takes a batch of received datagrams, which are opened in place, and writes what was in them.
-    pub fn handle_udp(&mut self, now: Instant, buffer: &mut [u8], received: &[Received], io: &mut impl InboundIo) {
+    pub fn handle_udp(
+        &mut self,
+        now: Instant,
+        buffer: &mut [u8],
+        received: &[Received],
+        io: &mut impl InboundIo,
+    ) {
         for meta in received {
             let end = meta.start + meta.len;
             let mut start = meta.start;
@@ -278,7 +284,8 @@ impl Installed {
             path.local = meta.local;
             return;
         }
-        let due = self.path_told.is_none_or(|told| now.saturating_duration_since(told) >= PATH_REPORT_INTERVAL);
+        let due =
+            self.path_told.is_none_or(|told| now.saturating_duration_since(told) >= PATH_REPORT_INTERVAL);
         if due {
             self.path_told = Some(now);
             io.report(Report::PathChanged(spi, UdpPath { local: meta.local, remote: meta.source }));

@@ -7,7 +7,7 @@ mod inbound;
 mod outbound;
 
 pub use inbound::{Inbound, InboundCommand, InboundIo, NewInbound};
-pub use outbound::{Outbound, OutboundCommand, OutboundIo, NewOutbound, Verdict};
+pub use outbound::{NewOutbound, Outbound, OutboundCommand, OutboundIo, Verdict};
 
 use crate::batch::UdpPath;
 use ferry6_crypto::Spi;

@@ -202,7 +202,13 @@ impl Outbound {
 
     /// Takes a packet or super-packet from the TUN device: one policy decision for all its segments.
     #[inline]
-    pub fn handle_tun(&mut self, now: Instant, header: &Header, packet: &[u8], io: &mut impl OutboundIo) -> Verdict {
+    pub fn handle_tun(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        packet: &[u8],
+        io: &mut impl OutboundIo,
+    ) -> Verdict {
         let parsed = match classify::parse(packet) {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -228,7 +234,8 @@ impl Outbound {
                 return Verdict::Done;
             }
         };
-        let Some(sa) = self.children.get_mut(&policy.reqid).and_then(|child| child.current.as_deref_mut()) else {
+        let Some(sa) = self.children.get_mut(&policy.reqid).and_then(|child| child.current.as_deref_mut())
+        else {
             self.drops.count(DropReason::OutNoSa);
             self.answer(now, IcmpError::NoRoute, packet, &parsed, io);
             return Verdict::Done;
@@ -263,7 +270,14 @@ impl Outbound {
     }
 
     #[cold]
-    fn answer(&mut self, now: Instant, error: IcmpError, packet: &[u8], parsed: &Parsed, io: &mut impl OutboundIo) {
+    fn answer(
+        &mut self,
+        now: Instant,
+        error: IcmpError,
+        packet: &[u8],
+        parsed: &Parsed,
+        io: &mut impl OutboundIo,
+    ) {
         if !self.icmp_limit.allow(now) {
             return;
         }
@@ -325,7 +339,9 @@ fn seal(
     }
     counters.add(packets, bytes);
     let new = &installed.new;
-    if !installed.soft_told && (new.sa.packets() >= new.soft_packets || new.counters.get().1 >= new.soft_bytes) {
+    if !installed.soft_told
+        && (new.sa.packets() >= new.soft_packets || new.counters.get().1 >= new.soft_bytes)
+    {
         installed.soft_told = true;
         io.report(Report::OutboundSoftLimit { reqid: new.reqid, spi: new.sa.spi() });
     }

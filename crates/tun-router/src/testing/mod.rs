@@ -1,4 +1,8 @@
-//! Packets for tests and benches.
+//! For tests and benches: packets, and a tunnel with keys from the command line.
+
+mod static_tunnel;
+
+pub use static_tunnel::{StaticConfig, StaticTunnel};
 
 use crate::checksum::Sum;
 use crate::classify::protocol;
