@@ -27,6 +27,10 @@ mod notify;
 mod payloads;
 pub mod selector;
 mod spare;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod window;
 pub mod wire;
