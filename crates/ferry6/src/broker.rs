@@ -1,8 +1,22 @@
-//! `ferry6 broker`.
+//! `ferry6 broker`: answers clients, leases them addresses, routes for them.
 
-use crate::config;
+use crate::config::values::{Prefix6, selector_prefixes};
+use crate::config::{self, Broker};
+use crate::control::{BrokerStatus, Request, Response};
+use crate::daemon::{self, Daemon, NoticeLog, Setup};
+use crate::leases::Leases;
+use crate::net::Net;
+use crate::net::sysctl::{self, Changes};
+use anyhow::{Context as _, anyhow, bail};
+use ferry6_ike::TrafficSelector;
+use ferry6_ike::config::EndpointConfig;
+use ferry6_ike::event::{Closed, Established, IkeSaId};
+use ferry6_tun_router::RouterEvent;
+use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -25,5 +39,161 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         print!("{}", config::summary::broker(&args.config, &config));
         return Ok(ExitCode::SUCCESS);
     }
-    anyhow::bail!("the router is not there yet")
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    daemon::check_permission()?;
+    daemon::run(serve(config))
+}
+
+async fn serve(config: Broker) -> anyhow::Result<ExitCode> {
+    let net = Net::new()?;
+    let own = net.addresses().await.context("cannot read this machine's addresses")?;
+    let leases = Leases::open(&config.state_dir, config.pools.clone(), own)?;
+    let setup = Setup {
+        role: "broker",
+        control: &config.control,
+        tunnel: &config.tunnel,
+        listen: config.listen,
+        endpoint: EndpointConfig {
+            connections: config.connections.iter().cloned().map(Arc::new).collect(),
+            retransmit: config.retransmit,
+            half_open: config.half_open,
+            ..config.tunnel.endpoint(config.listen)
+        },
+        pool: Some(Box::new(leases.clone())),
+        net,
+    };
+    let mut daemon = Daemon::start(setup).await?;
+    let mut machine = Machine::new(&config, leases, &daemon).await?;
+    tracing::info!(
+        "broker on {} UDP {} and {}, device {}, routes {}",
+        config.listen.address,
+        config.listen.port,
+        config.listen.nat_port,
+        daemon.device(),
+        machine.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    );
+    let mut notices = NoticeLog::new();
+    loop {
+        tokio::select! {
+            () = daemon.stop.recv() => break,
+            Some((request, reply)) = daemon.calls.recv() => match request {
+                Request::Status => daemon.answer_status(None, Some(machine.status()), reply),
+                Request::Rekey { what, which } => daemon.answer_rekey(what, which, reply),
+                Request::Down { which } => daemon.answer_down(which, reply),
+                Request::Up => {
+                    let _ = reply.send(Response::Error("a broker waits for its clients; `up` is for a client".into()));
+                }
+            },
+            event = daemon.events.recv() => match event {
+                Some(RouterEvent::Established(up)) => machine.established(&daemon, &up).await,
+                Some(RouterEvent::Closed(closed)) => machine.closed(&daemon, &closed).await,
+                // IkeKeys never comes: keylog is off.
+                Some(RouterEvent::ChildInstalled(_) | RouterEvent::IkeKeys(_)) => {}
+                Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
+                None => bail!("the router stopped by itself"),
+            },
+        }
+    }
+    machine.stop(&daemon).await;
+    Ok(daemon.finish().await)
+}
+
+/// What the broker changed on its machine, besides the device.
+struct Machine {
+    listen: String,
+    routes: Vec<Prefix6>,
+    leases: Leases,
+    /// The interface of `proxy_ndp`, and for whom it answers.
+    proxy: Option<u32>,
+    proxied: HashMap<IkeSaId, Ipv6Addr>,
+    /// Put back when this is dropped.
+    _changes: Changes,
+}
+
+impl Machine {
+    async fn new(config: &Broker, leases: Leases, daemon: &Daemon) -> anyhow::Result<Self> {
+        let mut changes = Changes::default();
+        let mut routes: Vec<Prefix6> = config.pools.values().flat_map(config::Pool::routes).collect();
+        for connection in config.connections.iter().filter(|c| !config.pools.contains_key(&c.name)) {
+            let behind = connection.remote_ts.iter().filter(|ts| **ts != TrafficSelector::ANY_V6);
+            routes.extend(behind.flat_map(selector_prefixes));
+        }
+        routes.sort_unstable();
+        routes.dedup();
+        for route in &routes {
+            daemon.net.add_route(*route, daemon.tun, config.tunnel.metric, None).await?;
+        }
+        if config.forwarding
+            && let Err(text) = sysctl::enable_forwarding(&daemon.net, &mut changes).await
+        {
+            tracing::warn!("{text}");
+        }
+        let mut proxy = None;
+        if let Some(interface) = &config.proxy_ndp {
+            proxy = Some(daemon.net.index(interface).await.context("tunnel.proxy_ndp")?);
+            sysctl::enable_proxy_ndp(interface, &mut changes)
+                .map_err(|e| anyhow!("tunnel.proxy_ndp: {e}"))?;
+        }
+        let listen = &config.listen;
+        Ok(Self {
+            listen: format!("{} UDP {}, {}", listen.address, listen.port, listen.nat_port),
+            routes,
+            leases,
+            proxy,
+            proxied: HashMap::new(),
+            _changes: changes,
+        })
+    }
+
+    async fn established(&mut self, daemon: &Daemon, up: &Established) {
+        let address = up.lease.address.map_or_else(|| "no address".to_owned(), |a| a.to_string());
+        tracing::info!("{} up from {} ({}): {address}", up.remote_id, up.path.remote, up.connection);
+        if let (Some(interface), Some(address)) = (self.proxy, up.lease.address) {
+            match daemon.net.add_proxy(interface, address).await {
+                Ok(()) => {
+                    self.proxied.insert(up.ike, address);
+                }
+                Err(error) => tracing::warn!("{error:#}"),
+            }
+        }
+    }
+
+    async fn closed(&mut self, daemon: &Daemon, closed: &Closed) {
+        let who = closed.remote_id.as_ref().map_or_else(|| "a peer".to_owned(), ToString::to_string);
+        let from = closed.path.remote;
+        if closed.established {
+            tracing::info!("{who} down from {from}: {}", closed.reason);
+        } else {
+            tracing::warn!("{who} at {from}: {}", closed.reason);
+        }
+        if let (Some(interface), Some(address)) = (self.proxy, self.proxied.remove(&closed.ike)) {
+            // A newer tunnel of the same identity has the same address.
+            if !self.proxied.values().any(|a| *a == address)
+                && let Err(error) = daemon.net.remove_proxy(interface, address).await
+            {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+
+    /// Takes back what does not go away with the device.
+    async fn stop(&mut self, daemon: &Daemon) {
+        let Some(interface) = self.proxy else { return };
+        for address in self.proxied.drain().map(|(_, a)| a) {
+            if let Err(error) = daemon.net.remove_proxy(interface, address).await {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+
+    fn status(&self) -> BrokerStatus {
+        BrokerStatus {
+            listen: self.listen.clone(),
+            forwarding: sysctl::is_forwarding(),
+            routes: self.routes.iter().map(ToString::to_string).collect(),
+            leases: self.leases.status(),
+        }
+    }
 }

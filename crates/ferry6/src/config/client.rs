@@ -16,6 +16,8 @@ pub struct Client {
     pub broker: Host,
     /// Its IKE port.
     pub port: u16,
+    /// Its port for IKE and ESP behind the non-ESP marker.
+    pub nat_port: u16,
     /// Our own ports.
     pub listen: Listen,
     /// The connection.
@@ -39,8 +41,6 @@ pub struct Routes {
     pub explicit: Option<Vec<Prefix6>>,
     /// Whether `::/0` may be among them.
     pub default_route: bool,
-    /// Metric: lower than that of router advertisements (1024), so that the tunnel wins while it is up.
-    pub metric: u32,
 }
 
 /// The name of a client's only connection.
@@ -64,8 +64,11 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         broker_section.parsed("address", "a host name or an IPv4 address", values::host),
         "the broker's name or IPv4 address",
     );
-    let port =
-        broker_section.number("port", 1..65_536).and_then(|f| u16::try_from(f.value).ok()).unwrap_or(500);
+    let port_or = |key, default: u16| {
+        broker_section.number(key, 1..65_536).and_then(|f| u16::try_from(f.value).ok()).unwrap_or(default)
+    };
+    let port = port_or("port", 500);
+    let nat_port = port_or("nat_port", 4500);
     broker_section.finish();
     let listen_section = root.section("listen");
     let listen = Listen::read(&listen_section);
@@ -77,10 +80,6 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
             .list("routes", "an IPv6 prefix like \"2a00::/32\"", str::parse::<Prefix6>)
             .map(|f| f.value.into_iter().map(|p| p.value).collect()),
         default_route: tunnel_section.flag("default_route").is_none_or(|f| f.value),
-        metric: tunnel_section
-            .number("metric", 1..u64::from(u32::MAX) + 1)
-            .and_then(|f| u32::try_from(f.value).ok())
-            .unwrap_or(50),
     };
     let addresses = tunnel_section
         .parsed("address", "\"request\", \"none\" or an IPv6 address", |s| match s {
@@ -113,6 +112,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
     Some(Client {
         broker: broker?.value,
         port,
+        nat_port,
         listen,
         connection: connection?,
         retransmit,

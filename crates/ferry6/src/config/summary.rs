@@ -21,7 +21,7 @@ pub fn client(path: &Path, client: &Client) -> String {
         }
         None => "what the broker allows, without a default route".to_owned(),
     };
-    row(&mut out, "routes", format_args!("{routes}, metric {}", client.routes.metric));
+    row(&mut out, "routes", format_args!("{routes}, metric {}", client.tunnel.metric));
     tunnel(&mut out, &client.tunnel);
     warnings(&mut out, &client.warnings);
     out

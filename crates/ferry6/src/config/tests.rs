@@ -143,7 +143,7 @@ fn every_key_of_a_client() {
     assert_eq!(full.tunnel.keepalive, minimal.tunnel.keepalive);
     assert_eq!(full.tunnel.replay_window, minimal.tunnel.replay_window);
     assert_eq!(full.tunnel.crypto.name, minimal.tunnel.crypto.name);
-    assert_eq!(full.routes.metric, minimal.routes.metric);
+    assert_eq!(full.tunnel.metric, minimal.tunnel.metric);
     assert_eq!(full.connection.ike.len(), 3);
     assert_eq!(full.connection.ike[1].groups, [Group::Ecp256]);
 }

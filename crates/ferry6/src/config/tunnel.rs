@@ -3,6 +3,7 @@
 use super::reader::Section;
 use super::values;
 use ferry6_crypto::CryptoProvider;
+use ferry6_ike::config::EndpointConfig;
 use ferry6_tun_router::{DeviceKind, RouterConfig};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -26,6 +27,9 @@ pub struct Tunnel {
     pub keepalive: Duration,
     /// How long a replaced inbound SA still takes packets.
     pub linger: Duration,
+    /// Metric of the routes into the device: lower than that of router advertisements (1024), so that the tunnel wins
+    /// while it is up.
+    pub metric: u32,
 }
 
 /// IPv4 address and UDP ports of `[listen]`.
@@ -71,6 +75,7 @@ impl Tunnel {
         let mtu = number("mtu", 1280..65_536, DEFAULT_MTU.into());
         let workers = number("workers", 0..257, 0);
         let replay_window = number("replay_window", 0..65_537, 1024);
+        let metric = number("metric", 1..u64::from(u32::MAX) + 1, 50);
         let time = |key, default| {
             section
                 .scalar(key, "a duration like \"20s\"", values::duration)
@@ -93,7 +98,15 @@ impl Tunnel {
             replay_window: u32::try_from(replay_window).unwrap_or(1024),
             keepalive: time("keepalive", 20),
             linger: time("linger", 5),
+            metric: u32::try_from(metric).unwrap_or(50),
         }
+    }
+
+    /// The endpoint's configuration, as far as the device and the ports decide it.
+    pub fn endpoint(&self, listen: Listen) -> EndpointConfig {
+        let default = EndpointConfig::default();
+        let nat_port = if listen.nat_port == 0 { default.nat_port } else { listen.nat_port };
+        EndpointConfig { nat_port, linger: self.linger, ..default }
     }
 
     /// The router's configuration for these sockets.

@@ -235,6 +235,14 @@ pub fn range6(text: &str) -> Result<Range6, String> {
     Ok(Range6 { first, last, prefix: None })
 }
 
+/// A selector's IPv6 addresses as prefixes, for routes.
+pub fn selector_prefixes(selector: &TrafficSelector) -> Vec<Prefix6> {
+    match selector.addresses {
+        AddressRange::V6(first, last) => Range6 { first, last, prefix: None }.prefixes(),
+        AddressRange::V4(..) => Vec::new(),
+    }
+}
+
 /// An IPv6 address.
 ///
 /// # Errors

@@ -42,10 +42,10 @@ fn lookup(name: &str) -> Result<Vec<Ipv4Addr>, String> {
     })?;
     let mut list = Vec::new();
     for entry in found.flatten() {
-        if let SocketAddr::V4(address) = entry.sockaddr {
-            if !list.contains(address.ip()) {
-                list.push(*address.ip());
-            }
+        if let SocketAddr::V4(address) = entry.sockaddr
+            && !list.contains(address.ip())
+        {
+            list.push(*address.ip());
         }
     }
     if list.is_empty() { Err(format!("{name} has no IPv4 address (A record) in DNS")) } else { Ok(list) }

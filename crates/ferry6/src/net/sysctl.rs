@@ -43,14 +43,18 @@ impl Changes {
     }
 }
 
+/// Whether the kernel forwards IPv6.
+pub fn is_forwarding() -> bool {
+    read(&Path::new(CONF).join("all/forwarding")).is_ok_and(|v| v == "1")
+}
+
 /// Switches IPv6 forwarding on. An uplink that lives on router advertisements gets `accept_ra = 2` first, because
 /// otherwise the kernel would throw its default route away.
 ///
 /// # Errors
 /// What could not be set, and what to do.
 pub async fn enable_forwarding(net: &Net, changes: &mut Changes) -> Result<(), String> {
-    let all = Path::new(CONF).join("all/forwarding");
-    if read(&all).is_ok_and(|v| v == "1") {
+    if is_forwarding() {
         return Ok(());
     }
     let routes = net.routes().await.unwrap_or_default();
@@ -65,7 +69,7 @@ pub async fn enable_forwarding(net: &Net, changes: &mut Changes) -> Result<(), S
             )
         })?;
     }
-    changes.set(all, "1").map_err(|e| {
+    changes.set(Path::new(CONF).join("all/forwarding"), "1").map_err(|e| {
         format!(
             "IPv6 forwarding is off and cannot be switched on ({e}), so clients reach this machine only: \
              do `sysctl -w net.ipv6.conf.all.forwarding=1` as root, or set forwarding = false if that is meant"

@@ -1,0 +1,415 @@
+//! `ferry6 client`: brings the tunnel up, sets address and routes, and keeps it up.
+
+mod backoff;
+
+use crate::config::values::{Prefix6, selector_prefixes};
+use crate::config::{self, Client, Routes};
+use crate::control::{ClientStatus, Request, Response};
+use crate::daemon::{self, Daemon, NoticeLog, Setup};
+use crate::net::{Net, resolve};
+use anyhow::bail;
+use backoff::{Backoff, Failure};
+use ferry6_crypto::SecureRandom;
+use ferry6_crypto::provider::OsRandom;
+use ferry6_ike::TrafficSelector;
+use ferry6_ike::config::{AddressConfig, EndpointConfig};
+use ferry6_ike::event::{Closed, Established, IkeSaId, Lease};
+use ferry6_tun_router::RouterEvent;
+use ferry6_tun_router::router::ChildInfo;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration; docs/configuration.md tells every key.
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/ferry6/client.toml")]
+    pub config: PathBuf,
+    /// Read and check the configuration and all files it names, change nothing, exit.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Runs the client in the foreground until SIGINT or SIGTERM.
+///
+/// # Errors
+/// Wrong configuration ([`crate::cli::UsageError`]), or what the system refused.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = config::client(&args.config)?;
+    if args.check {
+        print!("{}", config::summary::client(&args.config, &config));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    daemon::check_permission()?;
+    daemon::run(serve(config))
+}
+
+async fn serve(config: Client) -> anyhow::Result<ExitCode> {
+    let setup = Setup {
+        role: "client",
+        control: &config.control,
+        tunnel: &config.tunnel,
+        listen: config.listen,
+        endpoint: EndpointConfig {
+            connections: vec![Arc::new(config.connection.clone())],
+            retransmit: config.retransmit,
+            remote_nat_port: config.nat_port,
+            ..config.tunnel.endpoint(config.listen)
+        },
+        pool: None,
+        net: Net::new()?,
+    };
+    let mut daemon = Daemon::start(setup).await?;
+    tracing::info!("client {} of {}, device {}", config.connection.local_id, config.broker, daemon.device());
+    let (resolved, mut resolutions) = mpsc::channel(1);
+    let mut tunnel = Tunnel::new(config, resolved);
+    let mut notices = NoticeLog::new();
+    tunnel.try_now();
+    loop {
+        let retry = tunnel.retry_at();
+        tokio::select! {
+            () = daemon.stop.recv() => return Ok(daemon.finish().await),
+            Some(result) = resolutions.recv() => tunnel.connect(&daemon, result).await?,
+            () = async { tokio::time::sleep_until(retry.unwrap_or_else(Instant::now).into()).await },
+                if retry.is_some() => tunnel.try_now(),
+            Some((request, reply)) = daemon.calls.recv() => tunnel.call(&daemon, request, reply).await,
+            event = daemon.events.recv() => match event {
+                Some(RouterEvent::Established(up)) => tunnel.established(&daemon, &up).await?,
+                Some(RouterEvent::ChildInstalled(child)) => tunnel.child(&daemon, &child).await?,
+                Some(RouterEvent::Closed(closed)) => tunnel.closed(&daemon, &closed).await?,
+                // It never comes: keylog is off.
+                Some(RouterEvent::IkeKeys(_)) => {}
+                Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
+                None => bail!("the router stopped by itself"),
+            },
+        }
+    }
+}
+
+/// Where the client is.
+#[derive(Debug)]
+enum State {
+    /// Waits for the next try.
+    Waiting(Instant),
+    /// Looks the broker's name up.
+    Resolving,
+    /// IKE runs.
+    Connecting(IkeSaId),
+    /// The tunnel is up.
+    Up { ike: IkeSaId, since: Instant },
+    /// By command.
+    Down,
+}
+
+/// The tunnel of a client: its state, and what it put on the machine.
+struct Tunnel {
+    config: Client,
+    resolved: mpsc::Sender<Result<Vec<Ipv4Addr>, String>>,
+    state: State,
+    backoff: Backoff,
+    /// Tries so far: they take turns among the broker's addresses.
+    tries: usize,
+    broker: Option<Ipv4Addr>,
+    /// All addresses that the last successful lookup gave.
+    known: Vec<Ipv4Addr>,
+    /// Why it is not up; told once, not at each try.
+    reason: Option<String>,
+    lease: Lease,
+    remote_ts: Vec<TrafficSelector>,
+    applied: Applied,
+}
+
+/// What is on the device now.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Applied {
+    address: Option<Ipv6Addr>,
+    routes: Vec<Prefix6>,
+}
+
+impl Tunnel {
+    fn new(config: Client, resolved: mpsc::Sender<Result<Vec<Ipv4Addr>, String>>) -> Self {
+        Self {
+            config,
+            resolved,
+            state: State::Down,
+            backoff: Backoff::default(),
+            tries: 0,
+            broker: None,
+            known: Vec::new(),
+            reason: None,
+            lease: Lease::default(),
+            remote_ts: Vec::new(),
+            applied: Applied::default(),
+        }
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        if let State::Waiting(until) = self.state { Some(until) } else { None }
+    }
+
+    /// Begins a try: the name first.
+    fn try_now(&mut self) {
+        self.state = State::Resolving;
+        let (host, resolved) = (self.config.broker.clone(), self.resolved.clone());
+        tokio::spawn(async move {
+            let _ = resolved.send(resolve::ipv4(&host).await).await;
+        });
+    }
+
+    /// The name was looked up: IKE begins.
+    async fn connect(
+        &mut self,
+        daemon: &Daemon,
+        result: Result<Vec<Ipv4Addr>, String>,
+    ) -> anyhow::Result<()> {
+        if !matches!(self.state, State::Resolving) {
+            return Ok(());
+        }
+        match result {
+            Ok(list) => self.known = list,
+            // Where DNS is gone the last known address may still be right.
+            Err(text) if self.known.is_empty() => {
+                self.failed(Failure::Passing, text);
+                return Ok(());
+            }
+            Err(text) => tracing::debug!("{text}; the last known address is used"),
+        }
+        let address = self.known[self.tries % self.known.len()];
+        self.tries = self.tries.wrapping_add(1);
+        self.broker = Some(address);
+        let broker = SocketAddrV4::new(address, self.config.port);
+        let ike = daemon.handle.initiate(&self.config.connection.name, broker).await?;
+        self.state = State::Connecting(ike);
+        tracing::debug!("connecting to {broker}");
+        Ok(())
+    }
+
+    /// This try failed: says why, unless that is known, and when the next one is.
+    fn failed(&mut self, failure: Failure, reason: String) {
+        let mut random = [0];
+        // Without randomness all clients come at once, which is no reason not to come.
+        let _ = OsRandom.fill(&mut random);
+        let wait = self.backoff.next(failure, random[0]);
+        if self.reason.as_ref() == Some(&reason) {
+            tracing::debug!("{reason}; next try in {} s", wait.as_secs());
+        } else {
+            tracing::warn!(
+                "no tunnel to {}: {reason}; trying again, next in {:.0?}",
+                self.config.broker,
+                wait
+            );
+        }
+        self.reason = Some(reason);
+        self.state = State::Waiting(Instant::now() + wait);
+    }
+
+    fn is_current(&self, ike: IkeSaId) -> bool {
+        matches!(self.state, State::Connecting(current) | State::Up { ike: current, .. } if current == ike)
+    }
+
+    async fn established(&mut self, daemon: &Daemon, up: &Established) -> anyhow::Result<()> {
+        if !self.is_current(up.ike) {
+            return Ok(());
+        }
+        let wants_address = matches!(self.config.connection.addresses, AddressConfig::Request(_));
+        if wants_address && up.lease.address.is_none() {
+            daemon.handle.close(up.ike).await?;
+            self.failed(
+                Failure::Refused,
+                "the broker gave no IPv6 address (tunnel.address = \"none\" if that is meant)".to_owned(),
+            );
+            return Ok(());
+        }
+        self.state = State::Up { ike: up.ike, since: Instant::now() };
+        self.reason = None;
+        self.lease = up.lease.clone();
+        let nat = match (up.nat_local, up.nat_remote) {
+            (false, false) => "no NAT",
+            (true, false) => "we are behind a NAT",
+            (false, true) => "the broker is behind a NAT",
+            (true, true) => "both behind NAT",
+        };
+        let address = up.lease.address.map_or_else(|| "no address".to_owned(), |a| format!("{a}/128"));
+        tracing::info!("tunnel up: {} at {}, {address}, {nat}", up.remote_id, up.path.remote);
+        if !up.lease.dns.is_empty() {
+            let list: Vec<String> = up.lease.dns.iter().map(ToString::to_string).collect();
+            tracing::info!("DNS servers of the broker (not set here): {}", list.join(", "));
+        }
+        self.apply(daemon).await
+    }
+
+    async fn child(&mut self, daemon: &Daemon, child: &ChildInfo) -> anyhow::Result<()> {
+        if !self.is_current(child.ike) {
+            return Ok(());
+        }
+        self.remote_ts.clone_from(&child.remote_ts);
+        self.apply(daemon).await
+    }
+
+    async fn closed(&mut self, daemon: &Daemon, closed: &Closed) -> anyhow::Result<()> {
+        if !self.is_current(closed.ike) {
+            return Ok(());
+        }
+        let reason = closed.reason.to_string();
+        if let State::Up { since, .. } = self.state {
+            self.backoff.was_up(since.elapsed());
+            tracing::warn!("tunnel down: {reason}");
+        }
+        self.failed(Failure::of(closed), reason);
+        self.unapply(daemon).await
+    }
+
+    /// The tunnel is gone: so are its address and routes.
+    async fn unapply(&mut self, daemon: &Daemon) -> anyhow::Result<()> {
+        self.lease = Lease::default();
+        self.remote_ts.clear();
+        self.apply(daemon).await
+    }
+
+    /// Brings the device to what was negotiated: what is new first, then off with what is not wanted any more.
+    async fn apply(&mut self, daemon: &Daemon) -> anyhow::Result<()> {
+        let up = matches!(self.state, State::Up { .. });
+        let wanted = if up {
+            Applied {
+                address: self.lease.address,
+                routes: wanted_routes(&self.config.routes, &self.remote_ts),
+            }
+        } else {
+            Applied::default()
+        };
+        if wanted == self.applied {
+            return Ok(());
+        }
+        let (net, tun, metric) = (&daemon.net, daemon.tun, self.config.tunnel.metric);
+        if let Some(address) = wanted.address.filter(|a| self.applied.address != Some(*a)) {
+            net.add_address(tun, address).await?;
+        }
+        // The source is part of the route: with another address the routes are others too.
+        let same_source = wanted.address == self.applied.address;
+        let stale: Vec<Prefix6> = self
+            .applied
+            .routes
+            .iter()
+            .filter(|r| !same_source || !wanted.routes.contains(r))
+            .copied()
+            .collect();
+        for route in &stale {
+            net.remove_route(*route, tun, metric).await?;
+        }
+        for route in wanted.routes.iter().filter(|r| !same_source || !self.applied.routes.contains(r)) {
+            net.add_route(*route, tun, metric, wanted.address).await?;
+        }
+        if let Some(address) = self.applied.address.filter(|_| !same_source) {
+            net.remove_address(tun, address).await?;
+        }
+        if up && !wanted.routes.is_empty() {
+            let list: Vec<String> = wanted.routes.iter().map(ToString::to_string).collect();
+            tracing::info!("routes into {}: {}, metric {metric}", daemon.device(), list.join(", "));
+        }
+        self.applied = wanted;
+        Ok(())
+    }
+
+    async fn call(&mut self, daemon: &Daemon, request: Request, reply: oneshot::Sender<Response>) {
+        match request {
+            Request::Status => daemon.answer_status(Some(self.status()), None, reply),
+            Request::Rekey { what, which } => daemon.answer_rekey(what, which, reply),
+            Request::Up => {
+                let text = match self.state {
+                    State::Up { .. } => "the tunnel is up already",
+                    State::Connecting(_) | State::Resolving => "connecting already",
+                    State::Waiting(_) | State::Down => {
+                        self.backoff.reset();
+                        self.reason = None;
+                        self.try_now();
+                        "connecting"
+                    }
+                };
+                let _ = reply.send(Response::Done(text.to_owned()));
+            }
+            Request::Down { which: Some(which) } => daemon.answer_down(Some(which), reply),
+            Request::Down { which: None } => {
+                let _ = reply.send(match self.go_down(daemon).await {
+                    Ok(()) => Response::Done("down; `ferry6 up` connects again".to_owned()),
+                    Err(error) => Response::Error(format!("{error:#}")),
+                });
+            }
+        }
+    }
+
+    async fn go_down(&mut self, daemon: &Daemon) -> anyhow::Result<()> {
+        if let State::Connecting(ike) | State::Up { ike, .. } = self.state {
+            daemon.handle.close(ike).await?;
+        }
+        tracing::info!("down by command");
+        self.state = State::Down;
+        self.reason = Some("by command".to_owned());
+        self.unapply(daemon).await
+    }
+
+    fn status(&self) -> ClientStatus {
+        let (state, retry_in) = match self.state {
+            State::Up { .. } => ("up", None),
+            State::Connecting(_) | State::Resolving => ("connecting", None),
+            State::Waiting(until) => {
+                ("waiting", Some(until.saturating_duration_since(Instant::now()).as_secs()))
+            }
+            State::Down => ("down", None),
+        };
+        ClientStatus {
+            broker: self.config.broker.to_string(),
+            broker_address: self.broker,
+            state: state.to_owned(),
+            reason: self.reason.clone(),
+            retry_in,
+            address: self.applied.address,
+            dns: self.lease.dns.clone(),
+            routes: self.applied.routes.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// The routes that the configuration and the peer's selectors make together.
+fn wanted_routes(routes: &Routes, remote_ts: &[TrafficSelector]) -> Vec<Prefix6> {
+    if remote_ts.is_empty() {
+        return Vec::new();
+    }
+    let mut list: Vec<Prefix6> = match &routes.explicit {
+        Some(list) => list.clone(),
+        None => remote_ts
+            .iter()
+            .flat_map(selector_prefixes)
+            .filter(|p| p.len > 0 || routes.default_route)
+            .collect(),
+    };
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_follow_selectors_and_configuration() {
+        let prefix = |t: &str| t.parse::<Prefix6>().unwrap();
+        let selector = |t: &str| config::values::selector(t).unwrap();
+        let auto = Routes { explicit: None, default_route: true };
+        assert_eq!(wanted_routes(&auto, &[TrafficSelector::ANY_V6]), [prefix("::/0")]);
+        assert_eq!(wanted_routes(&auto, &[]), []);
+        let narrowed = [selector("2a00::/32"), selector("2a00::/32[tcp/443]"), selector("2001:db8::/48")];
+        assert_eq!(wanted_routes(&auto, &narrowed), [prefix("2001:db8::/48"), prefix("2a00::/32")]);
+        let none = Routes { default_route: false, ..auto.clone() };
+        assert_eq!(wanted_routes(&none, &[TrafficSelector::ANY_V6]), []);
+        let explicit = Routes { explicit: Some(vec![prefix("2a00::/32")]), ..none };
+        assert_eq!(wanted_routes(&explicit, &[TrafficSelector::ANY_V6]), [prefix("2a00::/32")]);
+    }
+}
