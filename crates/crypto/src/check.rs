@@ -1,6 +1,6 @@
 //! Checks of lengths that both providers make before they touch a packet.
 
-use crate::provider::PacketKeys;
+use crate::provider::{Packet, PacketKeys};
 use crate::{CipherSuite, CryptoError};
 
 /// The key material has the suite's lengths.
@@ -27,6 +27,11 @@ pub(crate) fn packet(
         && text.len().is_multiple_of(cipher.block_len())
         && (suffix.is_empty() || !cipher.is_aead());
     if fits { Ok(()) } else { Err(CryptoError::Length) }
+}
+
+/// The same for every packet of a batch.
+pub(crate) fn batch(suite: CipherSuite, packets: &[Packet<'_>]) -> Result<(), CryptoError> {
+    packets.iter().try_for_each(|p| packet(suite, p.iv, p.text, p.suffix, p.icv))
 }
 
 /// The nonce of an AEAD: salt | IV (RFC 4106 section 4, RFC 7634 section 2). Lengths are checked before.

@@ -13,6 +13,11 @@ pub mod rustcrypto;
 pub mod secret;
 pub mod spi;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
+mod cbc_lanes;
 mod certificates;
 mod check;
 mod iv;
@@ -24,8 +29,8 @@ mod tests;
 
 pub use algorithm::{Cipher, CipherSuite, Group, HashAlgorithm, Integ, Prf, SignatureScheme};
 pub use provider::{
-    CryptoError, CryptoProvider, KeyExchange, OpeningKey, PacketKeys, PrfKey, SealingKey, SecureRandom,
-    SigningKey,
+    CryptoError, CryptoProvider, KeyExchange, OpeningKey, Packet, PacketKeys, PrfKey, SealingKey,
+    SecureRandom, SigningKey,
 };
 pub use secret::Secret;
 pub use spi::Spi;

@@ -101,6 +101,32 @@ pub trait SealingKey: Send {
         suffix: &[u8],
         icv: &mut [u8],
     ) -> Result<(), CryptoError>;
+    /// The same for several packets at once; faster where the packets of a batch can be encrypted side by side, as
+    /// with AES-CBC. Each packet must have its own IV.
+    ///
+    /// # Errors
+    /// [`CryptoError::Length`] where a length does not fit the suite; some packets may have been sealed by then.
+    fn seal_batch(&mut self, packets: &mut [Packet<'_>]) -> Result<(), CryptoError> {
+        for Packet { aad, iv, text, suffix, icv } in packets {
+            self.seal(aad, iv, text, suffix, icv)?;
+        }
+        Ok(())
+    }
+}
+
+/// One packet of a batch to seal: the arguments of [`SealingKey::seal`].
+#[derive(Debug)]
+pub struct Packet<'a> {
+    /// What is authenticated before the IV.
+    pub aad: &'a [u8],
+    /// As [`SealingKey::write_iv`] wrote it.
+    pub iv: &'a [u8],
+    /// Encrypted in place.
+    pub text: &'a mut [u8],
+    /// What is authenticated behind the text.
+    pub suffix: &'a [u8],
+    /// Written.
+    pub icv: &'a mut [u8],
 }
 
 /// Verifies and decrypts packets in place. It does not allocate per packet.

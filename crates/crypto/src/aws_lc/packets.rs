@@ -1,8 +1,9 @@
 //! Packet protection with AWS-LC.
 
 use crate::iv::UnpredictableIvs;
-use crate::provider::{OpeningKey, PacketKeys, PacketProtection, SealingKey};
-use crate::{Cipher, CipherSuite, CryptoError, Integ, check};
+use crate::provider::{OpeningKey, Packet, PacketKeys, PacketProtection, SealingKey};
+use crate::{Cipher, CipherSuite, CryptoError, Integ, cbc_lanes, check};
+use aes::cipher::KeyInit;
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{
     self, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, UnboundCipherKey,
@@ -22,6 +23,7 @@ impl PacketProtection for Packets {
             Some(integ) => Box::new(CbcHmacSealing {
                 suite: keys.suite,
                 cipher: EncryptingKey::cbc(cbc_key(keys)?).map_err(|_| CryptoError::KeyLength)?,
+                lanes: Lanes::new(encryption)?,
                 hmac: hmac_key(integ, keys.integrity.expose()),
                 ivs: UnpredictableIvs::new()?,
             }),
@@ -147,8 +149,25 @@ fn cbc_iv(iv: &[u8]) -> Result<FixedLength<16>, CryptoError> {
 struct CbcHmacSealing {
     suite: CipherSuite,
     cipher: EncryptingKey,
+    /// The same key for batches: AWS-LC offers no way to encrypt several packets side by side.
+    lanes: Lanes,
     hmac: hmac::Key,
     ivs: UnpredictableIvs,
+}
+
+enum Lanes {
+    Aes128(aes::Aes128),
+    Aes256(aes::Aes256),
+}
+
+impl Lanes {
+    fn new(key: &[u8]) -> Result<Self, CryptoError> {
+        match key.len() {
+            16 => aes::Aes128::new_from_slice(key).map(Self::Aes128),
+            _ => aes::Aes256::new_from_slice(key).map(Self::Aes256),
+        }
+        .map_err(|_| CryptoError::KeyLength)
+    }
 }
 
 impl SealingKey for CbcHmacSealing {
@@ -175,6 +194,22 @@ impl SealingKey for CbcHmacSealing {
         let tag = mac(&self.hmac, aad, iv, text, suffix);
         icv.copy_from_slice(&tag.as_ref()[..icv.len()]);
         Ok(())
+    }
+
+    fn seal_batch(&mut self, packets: &mut [Packet<'_>]) -> Result<(), CryptoError> {
+        check::batch(self.suite, packets)?;
+        let (groups, rest) = packets.as_chunks_mut();
+        for group in groups {
+            match &self.lanes {
+                Lanes::Aes128(cipher) => cbc_lanes::encrypt(cipher, group),
+                Lanes::Aes256(cipher) => cbc_lanes::encrypt(cipher, group),
+            }
+            for Packet { aad, iv, text, suffix, icv } in group {
+                let tag = mac(&self.hmac, aad, iv, text, suffix);
+                icv.copy_from_slice(&tag.as_ref()[..icv.len()]);
+            }
+        }
+        rest.iter_mut().try_for_each(|p| self.seal(p.aad, p.iv, p.text, p.suffix, p.icv))
     }
 }
 

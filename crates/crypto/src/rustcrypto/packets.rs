@@ -1,8 +1,8 @@
 //! Packet protection with the RustCrypto crates.
 
 use crate::iv::UnpredictableIvs;
-use crate::provider::{OpeningKey, PacketKeys, PacketProtection, SealingKey};
-use crate::{Cipher, CipherSuite, CryptoError, Integ, check};
+use crate::provider::{OpeningKey, Packet, PacketKeys, PacketProtection, SealingKey};
+use crate::{Cipher, CipherSuite, CryptoError, Integ, cbc_lanes, check};
 use aes::cipher::{
     Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit,
 };
@@ -209,6 +209,19 @@ impl<C: PacketCipher, M: PacketMac> SealingKey for CbcHmacSealing<C, M> {
         let tag = self.key.tag(aad, iv, text, suffix);
         icv.copy_from_slice(&tag[..icv.len()]);
         Ok(())
+    }
+
+    fn seal_batch(&mut self, packets: &mut [Packet<'_>]) -> Result<(), CryptoError> {
+        check::batch(self.key.suite, packets)?;
+        let (groups, rest) = packets.as_chunks_mut();
+        for group in groups {
+            cbc_lanes::encrypt(&self.key.cipher, group);
+            for Packet { aad, iv, text, suffix, icv } in group {
+                let tag = self.key.tag(aad, iv, text, suffix);
+                icv.copy_from_slice(&tag[..icv.len()]);
+            }
+        }
+        rest.iter_mut().try_for_each(|p| self.seal(p.aad, p.iv, p.text, p.suffix, p.icv))
     }
 }
 

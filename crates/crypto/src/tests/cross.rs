@@ -1,7 +1,7 @@
 //! What one provider makes, the other takes; properties over random input.
 
 use super::{for_both, for_pairs};
-use crate::provider::PacketKeys;
+use crate::provider::{Packet, PacketKeys};
 use crate::{
     CipherSuite, CryptoError, CryptoProvider, Group, HashAlgorithm, Integ, Prf, Secret, SignatureScheme,
 };
@@ -265,6 +265,57 @@ fn aead_ivs_are_the_counter_and_cbc_ivs_are_not() {
                 }
                 assert!(seen.insert(iv));
             }
+        }
+    });
+}
+
+proptest! {
+    #[test]
+    fn a_batch_equals_its_packets(
+        suite in any_suite(),
+        seed: u8,
+        texts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..20),
+    ) {
+        let keys = keys(suite, seed);
+        let texts: Vec<(Vec<u8>, Vec<u8>)> =
+            texts.into_iter().map(|text| fit(suite, text, vec![0, 0, 0, 9])).collect();
+        for_both(|provider| {
+            let mut key = provider.packets.sealing(&keys).unwrap();
+            let mut batch = texts.clone();
+            let mut ivs = vec![vec![0; suite.cipher().iv_len()]; texts.len()];
+            for (iv, counter) in ivs.iter_mut().zip(1..) {
+                key.write_iv(counter, iv);
+            }
+            let mut icvs = vec![vec![0; suite.icv_len()]; texts.len()];
+            let mut packets: Vec<Packet<'_>> = batch
+                .iter_mut()
+                .zip(&ivs)
+                .zip(&mut icvs)
+                .map(|(((text, suffix), iv), icv)| Packet { aad: b"header", iv, text, suffix, icv })
+                .collect();
+            key.seal_batch(&mut packets).unwrap();
+            for (at, (text, suffix)) in texts.iter().enumerate() {
+                let (mut text, mut icv) = (text.clone(), vec![0; suite.icv_len()]);
+                key.seal(b"header", &ivs[at], &mut text, suffix, &mut icv).unwrap();
+                assert_eq!((&batch[at].0, &icvs[at]), (&text, &icv), "{} {suite:?}", provider.name);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_batch_with_a_wrong_length_is_refused_whole() {
+    for_both(|provider| {
+        for suite in CipherSuite::all().filter(|suite| !suite.is_aead()) {
+            let mut key = provider.packets.sealing(&keys(suite, 0)).unwrap();
+            let (mut good, mut bad, iv) = ([7; 32], [7; 31], [0; 16]);
+            let (mut one, mut other) = (vec![0; suite.icv_len()], vec![0; suite.icv_len()]);
+            let mut packets = [
+                Packet { aad: &[], iv: &iv, text: &mut good, suffix: &[], icv: &mut one },
+                Packet { aad: &[], iv: &iv, text: &mut bad, suffix: &[], icv: &mut other },
+            ];
+            assert_eq!(key.seal_batch(&mut packets), Err(CryptoError::Length));
+            assert_eq!(good, [7; 32]);
         }
     });
 }

@@ -1,6 +1,7 @@
 //! Both providers through the same tests: published vectors, each against the other, and hostile input.
 
 mod cross;
+mod fuzzing;
 mod key_exchange;
 mod packets;
 mod prf;
