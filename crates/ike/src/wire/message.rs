@@ -2,7 +2,7 @@
 
 use super::codec::{Reader, fill_length};
 pub use super::header::HeaderFields;
-use super::payload::{GENERIC_HEADER_LEN, payload_type};
+use super::payload::{GENERIC_HEADER_LEN, notation, payload_type};
 use super::{Header, Payload};
 
 /// Why octets are not an IKE message; each says where.
@@ -77,7 +77,7 @@ pub fn parse_payloads(first: u8, body: &[u8]) -> Result<Vec<Payload>, WireError>
             return Err(WireError::TooMany("payloads"));
         }
         if stands_once(next) && std::mem::replace(&mut seen[usize::from(next)], true) {
-            return Err(WireError::Duplicate(payload_type::name(next).unwrap_or(WHAT)));
+            return Err(WireError::Duplicate(notation(next).unwrap_or(WHAT)));
         }
         let [following, flags] = reader.array()?;
         let length = reader.u16()?;

@@ -17,6 +17,9 @@ pub mod sa;
 pub mod sk;
 pub mod ts;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{Config, attribute, cfg_type};
 pub use delete::Delete;
 pub use header::{ExchangeType, Header, HeaderFields};

@@ -59,6 +59,32 @@ numbers! {
     }
 }
 
+/// The notation of RFC 7296 section 1.2: `IDi`, `CERT`, `N`.
+pub const fn notation(payload: u8) -> Option<&'static str> {
+    Some(match payload {
+        payload_type::SA => "SA",
+        payload_type::KE => "KE",
+        payload_type::IDI => "IDi",
+        payload_type::IDR => "IDr",
+        payload_type::CERT => "CERT",
+        payload_type::CERTREQ => "CERTREQ",
+        payload_type::AUTH => "AUTH",
+        payload_type::NONCE => "Nonce",
+        payload_type::NOTIFY => "N",
+        payload_type::DELETE => "D",
+        payload_type::VENDOR_ID => "V",
+        payload_type::TSI => "TSi",
+        payload_type::TSR => "TSr",
+        payload_type::SK => "SK",
+        payload_type::CP => "CP",
+        payload_type::EAP => "EAP",
+        payload_type::GSPM => "GSPM",
+        payload_type::SKF => "SKF",
+        payload_type::PS => "PS",
+        _ => return None,
+    })
+}
+
 /// Octets of the generic payload header.
 pub const GENERIC_HEADER_LEN: usize = 4;
 
@@ -234,7 +260,7 @@ impl fmt::Display for Payload {
             Self::Notify(notify) => write!(f, "N({notify})"),
             _ => {
                 let number = self.payload_type();
-                write_name(f, payload_type::name(number), "payload type", number.into())
+                write_name(f, notation(number), "payload type", number.into())
             }
         }
     }
