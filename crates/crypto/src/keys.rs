@@ -9,7 +9,7 @@ use rsa::pkcs8::der::{Decode, Encode, Header, Reader, SliceReader, Tag, Tagged};
 use rustls_pki_types::{AlgorithmIdentifier, PrivateKeyDer, alg_id};
 use sec1::EcPrivateKey;
 
-/// Sizes of RSA moduli that are accepted, in bits; RFC 8247 section 4.1.1 forbids less than 2048.
+/// Sizes of RSA moduli that are accepted, in bits; RFC 8247 section 4.1.1 advises against less than 2048.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// `id-RSASSA-PSS` (RFC 4055 section 1.2) without parameters, as the contents of an AlgorithmIdentifier.

@@ -65,7 +65,7 @@ impl KeyExchange for Curve {
         &self.public
     }
 
-    // AWS-LC refuses points off the curve and an all-zero X25519 result (RFC 8031 section 2 leaves the latter to us).
+    // AWS-LC refuses points off the curve and, as RFC 7748 section 6.1 allows, an all-zero result of X25519.
     fn agree(self: Box<Self>, peer_public: &[u8]) -> Result<Secret, CryptoError> {
         if peer_public.len() != self.group.public_len() {
             return Err(CryptoError::PublicValue);

@@ -212,7 +212,7 @@ fn modp_values_out_of_range_are_refused() {
     });
 }
 
-/// RFC 6989 section 2.3 and RFC 5903 section 3: off the curve, and coordinates that are not below p.
+/// RFC 6989 section 2.3: off the curve, and coordinates that are not below p.
 #[test]
 fn points_off_the_curve_are_refused() {
     for_both(|provider| {

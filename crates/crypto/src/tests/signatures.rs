@@ -123,7 +123,7 @@ fn signatures_of_openssl_verify() {
                 assert_eq!(verified.is_ok(), tried == *scheme, "{what}");
             }
         }
-        // The salt has the length of the hash, as RFC 8247 section 4.1.2's parameters and ours say.
+        // The salt must have the length of the hash, which RFC 4055 section 3.1 recommends.
         let short_salt = data!("rsa-pss-sha256-salt20.sig");
         let verified =
             provider.signatures.verify(S::RsaPssSha256, data!("rsa.spki.der"), MESSAGE, short_salt);

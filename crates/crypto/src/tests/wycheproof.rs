@@ -122,7 +122,7 @@ fn x25519() {
             let what = format!("{} {}", provider.name, test.tc_id);
             let own = with_private(provider, Group::X25519, &test.private_key);
             let agreed = own.agree(&test.public_key);
-            // "Acceptable" are non-canonical and low-order points. RFC 8031 wants zero to be refused, nothing else.
+            // "Acceptable" are non-canonical and low-order points. Zero is refused, nothing else (RFC 7748 section 6.1).
             if test.shared_secret.iter().all(|octet| *octet == 0) {
                 assert_eq!(agreed, Err(CryptoError::PublicValue), "{what}");
             } else {
