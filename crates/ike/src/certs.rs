@@ -19,7 +19,8 @@ use webpki::{
     VerifiedPath,
 };
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, KeyUsage, ParsedExtension};
+use x509_parser::oid_registry::{OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
@@ -132,7 +133,8 @@ pub fn chain_from_payloads<'a>(
 /// SubjectPublicKeyInfo in DER.
 ///
 /// A leaf that is itself one of the anchors is trusted as it stands (self-signed certificates, pinned ones), if it is
-/// valid and may be used. An anchor that is no CA vouches for nobody else.
+/// valid and may be used; no CRL is asked for it, for it is revoked by taking the anchor away. An anchor that is no CA
+/// vouches for nobody else.
 ///
 /// # Errors
 /// [`CertError`].
@@ -176,6 +178,17 @@ pub fn cert_request_names(crypto: &CryptoProvider, request: &[u8], ca: &Certific
 fn key_hash(crypto: &CryptoProvider, ca: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let ca = read(ca).ok()?;
     crypto.hashes.digest(HashAlgorithm::Sha1, &[ca.public_key().raw]).ok()
+}
+
+/// Checks our own certificate when it is loaded, as a peer will: a peer tells no more than AUTHENTICATION_FAILED.
+///
+/// # Errors
+/// [`CertError`].
+pub fn check_own(leaf: &CertificateDer<'_>, identity: &Identity, wall: SystemTime) -> Result<(), CertError> {
+    let leaf = read(leaf)?;
+    check_validity(&leaf, wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))?;
+    check_end_entity_usage(&leaf)?;
+    check_identity(&leaf, identity)
 }
 
 /// Checks a trust anchor when it is loaded, so that a useless one is told at once. Returns its subject.
@@ -312,18 +325,28 @@ fn usage(certificate: &X509Certificate<'_>, problem: impl Into<String>) -> CertE
     CertError::Usage { subject: subject(certificate), problem: problem.into() }
 }
 
+/// KeyUsage, if there is one. One that cannot be read, or stands twice, is not taken for none.
+fn key_usage(certificate: &X509Certificate<'_>) -> Result<Option<KeyUsage>, CertError> {
+    let unreadable = || usage(certificate, "its KeyUsage cannot be read");
+    let Some(extension) =
+        certificate.get_extension_unique(&OID_X509_EXT_KEY_USAGE).map_err(|_| unreadable())?
+    else {
+        return Ok(None);
+    };
+    match extension.parsed_extension() {
+        ParsedExtension::KeyUsage(key_usage) => Ok(Some(*key_usage)),
+        _ => Err(unreadable()),
+    }
+}
+
 /// RFC 4945 section 5.1.3.2: KeyUsage, where there is one, must allow signatures.
 fn check_end_entity_usage(leaf: &X509Certificate<'_>) -> Result<(), CertError> {
-    match leaf.key_usage() {
-        Ok(None) => Ok(()),
-        Ok(Some(key_usage)) if key_usage.value.digital_signature() || key_usage.value.non_repudiation() => {
-            Ok(())
-        }
-        Ok(Some(key_usage)) => Err(usage(
+    match key_usage(leaf)? {
+        Some(found) if !found.digital_signature() && !found.non_repudiation() => Err(usage(
             leaf,
-            format!("its KeyUsage has neither digitalSignature nor nonRepudiation, but {}", key_usage.value),
+            format!("its KeyUsage has neither digitalSignature nor nonRepudiation, but {found}"),
         )),
-        Err(_) => Err(usage(leaf, "its KeyUsage cannot be read")),
+        _ => Ok(()),
     }
 }
 
@@ -333,24 +356,27 @@ fn check_ca_usage(ca: &X509Certificate<'_>) -> Result<(), CertError> {
         Ok(Some(basic)) if basic.value.ca => {}
         _ => return Err(usage(ca, "it issued a certificate, but is not a CA (basicConstraints)")),
     }
-    match ca.key_usage() {
-        Ok(None) => Ok(()),
-        Ok(Some(key_usage)) if key_usage.value.key_cert_sign() => Ok(()),
-        _ => Err(usage(ca, "it issued a certificate, but its KeyUsage lacks keyCertSign")),
+    match key_usage(ca)? {
+        Some(found) if !found.key_cert_sign() => {
+            Err(usage(ca, "it issued a certificate, but its KeyUsage lacks keyCertSign"))
+        }
+        _ => Ok(()),
     }
 }
 
 /// What `webpki` would check in a leaf.
 fn check_pinned(leaf: &X509Certificate<'_>) -> Result<(), CertError> {
-    match leaf.extended_key_usage() {
-        Ok(None) => {}
-        Ok(Some(eku)) => {
-            let others = eku.value.other.iter().any(|oid| IKE_PURPOSES.contains(&oid.as_bytes()));
-            if !(eku.value.any || eku.value.server_auth || eku.value.client_auth || others) {
-                return Err(usage(leaf, WRONG_PURPOSE));
-            }
+    let unreadable = || usage(leaf, "its ExtendedKeyUsage cannot be read");
+    if let Some(extension) =
+        leaf.get_extension_unique(&OID_X509_EXT_EXTENDED_KEY_USAGE).map_err(|_| unreadable())?
+    {
+        let ParsedExtension::ExtendedKeyUsage(eku) = extension.parsed_extension() else {
+            return Err(unreadable());
+        };
+        let others = eku.other.iter().any(|oid| IKE_PURPOSES.contains(&oid.as_bytes()));
+        if !(eku.any || eku.server_auth || eku.client_auth || others) {
+            return Err(usage(leaf, WRONG_PURPOSE));
         }
-        Err(_) => return Err(usage(leaf, "its ExtendedKeyUsage cannot be read")),
     }
     let unknown = leaf.iter_extensions().find(|extension| {
         extension.critical

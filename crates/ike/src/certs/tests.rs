@@ -351,6 +351,33 @@ fn extended_key_usage() {
     }
 }
 
+/// An extension that cannot be read is not an absent one.
+#[test]
+fn malformed_usages() {
+    let ca = ca("ca");
+    for (oid, name) in [(15, "KeyUsage"), (37, "ExtendedKeyUsage")] {
+        for content in [vec![], vec![5, 0], vec![3, 1], vec![0x30, 3, 6, 1]] {
+            let mut params = client();
+            params.custom_extensions =
+                vec![CustomExtension::from_oid_content(&[2, 5, 29, oid], content.clone())];
+            let leaf = issue(params, &ca);
+            assert!(simple(std::slice::from_ref(&leaf), &[ca.der()]).is_err(), "{name} {content:?}");
+            assert!(
+                problem(simple(std::slice::from_ref(&leaf), &[&leaf])).contains(name),
+                "{name} {content:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn our_own_certificate() {
+    let leaf = issue(client(), &ca("ca"));
+    assert_eq!(check_own(&leaf, &id("client@my.domain"), wall()), Ok(()));
+    assert!(matches!(check_own(&leaf, &id("my.domain"), wall()), Err(CertError::Identity { .. })));
+    assert!(matches!(check_own(&leaf, &id("client@my.domain"), year(2050)), Err(CertError::Validity { .. })));
+}
+
 fn critical_extension() -> CustomExtension {
     let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
     extension.set_criticality(true);
