@@ -34,6 +34,10 @@ impl provider::Groups for Groups {
     }
 
     fn respond(&self, group: Group, peer_public: &[u8]) -> Result<(Vec<u8>, Secret), CryptoError> {
+        // Before a key pair is made for nothing.
+        if peer_public.len() != group.public_len() {
+            return Err(CryptoError::PublicValue);
+        }
         let own = self.initiate(group)?;
         let public = own.public().to_vec();
         Ok((public, own.agree(peer_public)?))
