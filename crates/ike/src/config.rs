@@ -123,7 +123,8 @@ impl RemoteId {
 pub enum AddressConfig {
     /// Neither asked nor given.
     None,
-    /// Ask for an IPv6 address (this one, if told) and DNS servers; selectors of our side shrink to what we get.
+    /// Ask for an IPv6 address (this one, if told) and DNS servers; selectors of our side shrink to what we get. For
+    /// initiators alone: such a connection answers nobody.
     Request(Option<Ipv6Addr>),
     /// Give one from the [`AddressPool`]; selectors of the peer's side shrink to it.
     Assign,
@@ -194,6 +195,14 @@ pub struct Connection {
     pub dpd: Duration,
     /// Unique IDs.
     pub unique: Unique,
+}
+
+impl Connection {
+    /// Whether it also answers peers: one that asks for an address is for initiators alone. An endpoint without any
+    /// that answers is silent towards everybody whom it did not call.
+    pub fn responds(&self) -> bool {
+        !matches!(self.addresses, AddressConfig::Request(_))
+    }
 }
 
 /// Retransmission (RFC 7296 section 2.1, 2.4): the n-th wait is `first * factor^n`, at most `max`.

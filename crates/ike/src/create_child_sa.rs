@@ -140,7 +140,7 @@ impl ChildRequest {
     }
 
     pub(crate) fn on_response(
-        self: Box<Self>,
+        self,
         mut s: Box<Established>,
         endpoint: &mut Endpoint,
         now: Now,
@@ -149,9 +149,9 @@ impl ChildRequest {
     ) -> State {
         if payloads.sa.is_none() {
             let error = payloads.error().map(|n| (n.notify_type, n.data.clone()));
-            return (*self).on_refusal(s, endpoint, now, common, error);
+            return self.on_refusal(s, endpoint, now, common, error);
         }
-        let Self { offer, ke, ni, reqid, rekeys, peer, .. } = *self;
+        let Self { offer, ke, ni, reqid, rekeys, peer, .. } = self;
         let local = child::local_policy(&s.connection, &s.lease);
         let agreed = offer.accept(payloads, &local).and_then(|negotiated| {
             let nr = nonce(payloads).ok_or("the answer has no nonce")?;
@@ -465,7 +465,7 @@ impl IkeRequest {
     }
 
     pub(crate) fn on_response(
-        self: Box<Self>,
+        self,
         s: Box<Established>,
         endpoint: &mut Endpoint,
         now: Now,
@@ -474,9 +474,9 @@ impl IkeRequest {
     ) -> State {
         if payloads.sa.is_none() {
             let error = payloads.error().map(|n| (n.notify_type, n.data.clone()));
-            return (*self).on_refusal(s, endpoint, now, common, error);
+            return self.on_refusal(s, endpoint, now, common, error);
         }
-        let Self { local_spi, offered, ke, ni, peer, .. } = *self;
+        let Self { local_spi, offered, ke, ni, peer, .. } = self;
         let agreed = payloads
             .sa
             .as_deref()
@@ -677,6 +677,8 @@ impl Established {
         self.sk_d = heir.sk_d;
         self.selected = heir.selected;
         self.heard = now.monotonic;
+        // That hash covers the SPIs.
+        self.seen_as = None;
         if matches!(self.pending.take(), Some(Pending::Update(_))) {
             self.want(Task::UpdateAddresses);
         }

@@ -358,8 +358,8 @@ impl Endpoint {
     pub fn rekey_child(&mut self, now: Now, reqid: Reqid) -> Result<(), CommandError> {
         let spi = *self.reqids.get(&reqid).ok_or(CommandError::UnknownSa)?;
         self.with_established(spi, |mut s, endpoint, common| {
-            let current =
-                s.children.iter().find(|c| c.reqid == reqid && matches!(c.phase, Phase::Live | Phase::Fresh));
+            // A fresh one was rekeyed just now; the peer may not know it yet.
+            let current = s.children.iter().find(|c| c.reqid == reqid && c.phase == Phase::Live);
             if let Some(inbound) = current.map(|c| c.inbound) {
                 s.want_child_rekey(inbound);
             }

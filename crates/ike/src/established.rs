@@ -7,6 +7,7 @@ use crate::endpoint::{CommandError, Datagram, Endpoint, IkeSaCommon, State};
 use crate::event::{self, CloseReason, Event, IkeSaId, Lease, Path, Reqid};
 use crate::identity::Identity;
 use crate::ike_auth::Agreed;
+use crate::ike_sa_init::InitKey;
 use crate::informational::Update;
 use crate::keymat::SkD;
 use crate::nat::Nat;
@@ -25,6 +26,9 @@ use std::time::{Duration, Instant};
 /// After this long no peer retransmits a request any more; its cached response goes.
 const CACHED_RESPONSE: Duration = Duration::from_secs(180);
 
+/// A Child SA that the peer does not use yet is not rekeyed before this.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// An IKE SA that is up.
 pub(crate) struct Established {
     pub(crate) connection: Arc<Connection>,
@@ -39,7 +43,11 @@ pub(crate) struct Established {
     pub(crate) leased: bool,
     pub(crate) nat: Nat,
     pub(crate) mobike: bool,
+    /// The hash of our address as the peer saw it last; another one tells of a new NAT mapping.
+    pub(crate) seen_as: Option<Vec<u8>>,
     pub(crate) vendor: Vec<String>,
+    /// The request of IKE_SA_INIT, kept so long as copies of it may come.
+    pub(crate) init: Option<InitKey>,
     pub(crate) since: Instant,
     /// When something authentic came last.
     pub(crate) heard: Instant,
@@ -101,7 +109,9 @@ impl Established {
             leased: false,
             nat: agreed.nat,
             mobike: false,
+            seen_as: None,
             vendor: agreed.vendor,
+            init: None,
             since: now.monotonic,
             heard: now.monotonic,
             children: Vec::new(),
@@ -265,8 +275,8 @@ impl Established {
         payloads: &Payloads,
     ) -> State {
         let state = match self.pending.take() {
-            Some(Pending::Child(request)) => request.on_response(self, endpoint, now, common, payloads),
-            Some(Pending::Ike(request)) => request.on_response(self, endpoint, now, common, payloads),
+            Some(Pending::Child(request)) => (*request).on_response(self, endpoint, now, common, payloads),
+            Some(Pending::Ike(request)) => (*request).on_response(self, endpoint, now, common, payloads),
             Some(Pending::DeleteChild(inbound)) => {
                 let linger = endpoint.config.linger;
                 self.remove(endpoint, common, inbound, linger);
@@ -274,7 +284,11 @@ impl Established {
             }
             Some(Pending::Close) => return self.finish(endpoint, common),
             Some(Pending::Update(update)) => update.on_response(self, endpoint, common, payloads),
-            Some(Pending::Probe) | None => State::Established(self),
+            Some(Pending::Probe) => {
+                self.on_probed(endpoint, common, payloads);
+                State::Established(self)
+            }
+            None => State::Established(self),
         };
         match state {
             State::Established(s) => s.pump(endpoint, now, common),
@@ -348,9 +362,8 @@ impl Established {
 
     /// A Child SA in use is to be rekeyed.
     pub(crate) fn want_child_rekey(&mut self, inbound: Spi) {
-        if let Some(child) = self.child(inbound)
-            && matches!(child.phase, Phase::Live | Phase::Fresh)
-        {
+        // Of a fresh one the peer may not know yet: our answer may have been lost.
+        if let Some(child) = self.child(inbound).filter(|c| c.phase == Phase::Live) {
             child.phase = Phase::Rekeying;
             child.rekey_at = None;
             self.want(Task::RekeyChild(inbound));
@@ -432,7 +445,10 @@ impl Established {
                 }
             }
             Timer::Children => return self.on_children_timer(endpoint, now, common),
-            Timer::DropCached => self.window.drop_cached(),
+            Timer::DropCached => {
+                self.window.drop_cached();
+                self.forget_init(endpoint);
+            }
         }
         self.pump(endpoint, now, common)
     }
@@ -461,7 +477,7 @@ impl Established {
         let rekey: Vec<Spi> = self.children.iter().filter(|c| due(c.rekey_at)).map(|c| c.inbound).collect();
         for inbound in rekey {
             if let Some(child) = self.child(inbound) {
-                child.rekey_at = None;
+                child.rekey_at = (child.phase == Phase::Fresh).then_some(now.monotonic + FRESH);
             }
             self.want_child_rekey(inbound);
         }
@@ -545,8 +561,15 @@ impl Established {
 
     // --- the end -----------------------------------------------------------------------------------------------
 
+    fn forget_init(&mut self, endpoint: &mut Endpoint) {
+        if let Some(key) = self.init.take() {
+            endpoint.inits.remove(&key);
+        }
+    }
+
     /// Gives back what it holds: Child SAs, lease, its place in the books. May be called again.
     pub(crate) fn leave(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon) {
+        self.forget_init(endpoint);
         let all: Vec<Spi> = self.children.iter().map(|c| c.inbound).collect();
         for inbound in all {
             self.remove(endpoint, common, inbound, Duration::ZERO);

@@ -21,12 +21,8 @@ use crate::timer::Timer;
 use crate::window::{Incoming, Packets, Patience, ResponseToken, Window};
 use crate::wire::{Config, ExchangeType, Payload, RawId};
 use ferry6_crypto::HashAlgorithm;
-use rustls_pki_types::CertificateDer;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-
-/// CERT payloads that are looked at; more are passed over.
-const MAX_CERTS: usize = 8;
 
 /// Configuration payload types and attributes (section 3.15).
 mod cfg {
@@ -121,13 +117,8 @@ impl Agreed {
                 if *method == method::PSK {
                     return Err("it authenticates by pre-shared key, a certificate is required".to_owned());
                 }
-                let chain: Vec<CertificateDer<'_>> = payloads
-                    .certs
-                    .iter()
-                    .filter(|(encoding, _)| *encoding == X509_SIGNATURE)
-                    .take(MAX_CERTS)
-                    .map(|(_, der)| CertificateDer::from(der.as_slice()))
-                    .collect();
+                let certs = payloads.certs.iter().map(|(encoding, der)| (*encoding, der.as_slice()));
+                let chain = certs::chain_from_payloads(certs).map_err(|e| e.to_string())?;
                 let spki = certs::verify_peer(
                     &endpoint.crypto,
                     &chain,
@@ -447,7 +438,6 @@ impl HalfOpen {
             Incoming::Request(token, payloads) => (token, payloads),
             Incoming::Nothing | Incoming::Seen | Incoming::Response(_) => return State::HalfOpen(self),
         };
-        endpoint.inits.remove(&self.init);
         common.path = datagram.path;
         common.timers.stop(Timer::GiveUp);
         let agreed = self.agreed;
@@ -455,14 +445,21 @@ impl HalfOpen {
             payloads.map_err(|e| Refusal::new(notify::INVALID_SYNTAX, e.to_string())).and_then(|p| {
                 Payloads::sort(p).map_err(|e| Refusal { notify: e.to_notify(), reason: e.to_string() })
             });
-        match payloads {
+        let mut state = match payloads {
             Ok(_) if token.exchange() != ExchangeType::IkeAuth => {
                 let why = Refusal::new(notify::INVALID_SYNTAX, "a message that is not IKE_AUTH came first");
                 refuse(endpoint, now, common, agreed, token, None, why)
             }
             Ok(payloads) => on_auth_request(endpoint, now, common, agreed, token, &payloads),
             Err(refusal) => refuse(endpoint, now, common, agreed, token, None, refusal),
+        };
+        match &mut state {
+            State::Established(s) => s.init = Some(self.init),
+            _ => {
+                endpoint.inits.remove(&self.init);
+            }
         }
+        state
     }
 }
 
@@ -571,7 +568,8 @@ fn choose_connection(
     let by_psk = payloads.auth.as_ref().map(|(m, _)| *m == method::PSK);
     let mut why = None;
     for connection in endpoint.connections() {
-        if !agreed.selected.allowed_by(&connection.ike)
+        if !connection.responds()
+            || !agreed.selected.allowed_by(&connection.ike)
             || wanted.as_ref().is_some_and(|id| *id != connection.local_id)
             || !connection.remote_id.matches(remote_id)
         {

@@ -285,7 +285,7 @@ impl InitSent {
             let reason = CloseReason::PeerRefused(text);
             return endpoint.finish(common, Some(&self.connection), None, None, reason);
         }
-        self.on_answer(endpoint, now, common, datagram, &payloads)
+        (*self).on_answer(endpoint, now, common, datagram, &payloads)
     }
 
     fn misbehaved(&self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, why: &str) -> State {
@@ -352,7 +352,7 @@ impl InitSent {
     }
 
     fn on_answer(
-        self: Box<Self>,
+        self,
         endpoint: &mut Endpoint,
         now: Now,
         common: &mut IkeSaCommon,
@@ -375,7 +375,7 @@ impl InitSent {
             return self.misbehaved(endpoint, common, "its KE payload is not of the group that it chose");
         }
         common.remote_spi = header.responder_spi;
-        let Self { connection, remote_nat_port, ke, ni, request, .. } = *self;
+        let Self { connection, remote_nat_port, ke, ni, request, .. } = self;
         let nat = nat::detect(&endpoint.crypto, common.spis(), path, payloads);
         let agreed = ke.agree(public).and_then(|shared| {
             let (nr, response) = (nr.clone(), octets.to_vec());
@@ -478,7 +478,8 @@ pub(crate) fn answer_version(endpoint: &mut Endpoint, path: Path, message: &[u8]
 /// stored for it.
 pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<'_>) {
     let Datagram { path, header, octets } = *datagram;
-    if header.initiator_spi == 0 || header.message_id != 0 {
+    let answers = endpoint.config.connections.iter().any(|c| c.responds());
+    if header.initiator_spi == 0 || header.message_id != 0 || !answers {
         return;
     }
     let Ok(digest) = endpoint.crypto.hashes.digest(HashAlgorithm::Sha256, &[octets]) else { return };
@@ -512,8 +513,12 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
         Err(error) => return endpoint.notice(true, format!("{}: IKE_SA_INIT: {error}", path.remote)),
     }
     let ke_group = Group::from_transform(*group);
-    let selected =
-        endpoint.config.connections.iter().find_map(|c| negotiation::select_ike(&c.ike, sa, ke_group, false));
+    let selected = endpoint
+        .config
+        .connections
+        .iter()
+        .filter(|c| c.responds())
+        .find_map(|c| negotiation::select_ike(&c.ike, sa, ke_group, false));
     let Some(selected) = selected else {
         endpoint.notice(
             true,

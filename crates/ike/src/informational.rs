@@ -75,8 +75,25 @@ impl Established {
         let found = nat::detect(&endpoint.crypto, common.spis(), path, payloads);
         if found.supported {
             self.nat = found;
+            let seen_as = payloads.notify(notify::NAT_DETECTION_DESTINATION_IP);
+            self.seen_as = seen_as.map(|n| n.data.clone());
         }
         found.supported
+    }
+}
+
+impl Established {
+    /// The answer to a probe. With MOBIKE a new mapping, or the first sight of one, is told to the peer: it may be
+    /// behind a NAT itself and does not follow by itself (RFC 4555 section 3.8).
+    pub(crate) fn on_probed(&mut self, endpoint: &Endpoint, common: &IkeSaCommon, payloads: &Payloads) {
+        if !self.mobike || self.first_role != Role::Initiator {
+            return;
+        }
+        let before = self.seen_as.clone();
+        if self.learn_nat(endpoint, common, common.path, payloads) && self.nat.local && before != self.seen_as
+        {
+            self.want(Task::UpdateAddresses);
+        }
     }
 }
 

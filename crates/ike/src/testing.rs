@@ -17,7 +17,7 @@ use ferry6_crypto::{
     Cipher, CryptoError, CryptoProvider, Group, Integ, PacketKeys, Prf, Secret, SecureRandom, Spi,
 };
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,7 +27,7 @@ pub struct SeededRandom(pub u64);
 
 impl SeededRandom {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -39,7 +39,7 @@ impl SeededRandom {
 impl SecureRandom for SeededRandom {
     fn fill(&mut self, out: &mut [u8]) -> Result<(), CryptoError> {
         for chunk in out.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_be_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&self.next_u64().to_be_bytes()[..chunk.len()]);
         }
         Ok(())
     }
@@ -118,8 +118,10 @@ pub struct Link {
     pub fate: Box<dyn FnMut(&Bytes) -> Fate + Send>,
     /// The client's address and port as the broker sees them: its NAT. Identity without one.
     pub nat: Box<dyn Fn(SocketAddr) -> SocketAddr + Send>,
-    /// And back.
-    pub nat_back: Box<dyn Fn(SocketAddr) -> SocketAddr + Send>,
+    /// And back; `None` where the NAT has no such mapping.
+    pub nat_back: Box<dyn Fn(SocketAddr) -> Option<SocketAddr> + Send>,
+    /// The broker's own address behind its static NAT.
+    pub broker_sees_itself_at: Option<IpAddr>,
 }
 
 impl Default for Link {
@@ -128,7 +130,8 @@ impl Default for Link {
             delay: Duration::from_millis(10),
             fate: Box::new(|_| Fate::Deliver),
             nat: Box::new(|a| a),
-            nat_back: Box::new(|a| a),
+            nat_back: Box::new(Some),
+            broker_sees_itself_at: None,
         }
     }
 }
@@ -177,7 +180,7 @@ pub struct Host {
     pub workers_answer: bool,
     /// Pings that arrived.
     pub pings: usize,
-    /// Pings for which there was no SA, or another key.
+    /// Why pings were lost: no SA, or another key. Each cause once.
     pub lost_pings: Vec<String>,
 }
 
@@ -442,8 +445,17 @@ impl Pair {
     fn transmit(&mut self, side: Side, Transmit { path, payload }: Transmit) {
         self.sent.push((side, payload.clone()));
         let path = match side {
-            Side::Client => Path { local: path.remote, remote: (self.link.nat)(path.local) },
-            Side::Broker => Path { local: (self.link.nat_back)(path.remote), remote: path.local },
+            Side::Client => {
+                let mut local = path.remote;
+                if let Some(inside) = self.link.broker_sees_itself_at {
+                    local.set_ip(inside);
+                }
+                Path { local, remote: (self.link.nat)(path.local) }
+            }
+            Side::Broker => {
+                let Some(local) = (self.link.nat_back)(path.remote) else { return };
+                Path { local, remote: SocketAddr::new(BROKER.into(), path.local.port()) }
+            }
         };
         let delay = self.link.delay;
         let wire = Wire::Ike(path, payload.clone());
@@ -516,13 +528,17 @@ impl Pair {
             Wire::Ike(path, octets) => host.endpoint.handle_datagram(now, path, &octets),
             Wire::Ping(spi, keys) => {
                 let found = host.sad.get(&spi).filter(|i| i.inbound_until.is_none_or(|t| t > now.monotonic));
-                match found {
+                let lost = match found {
                     Some(i) if i.sa.inbound.keys == keys => {
                         host.pings += 1;
                         host.endpoint.inbound_activity(now, spi);
+                        None
                     }
-                    Some(_) => host.lost_pings.push(format!("{to:?}: {spi} has other keys")),
-                    None => host.lost_pings.push(format!("{to:?}: no inbound SA {spi}")),
+                    Some(_) => Some(format!("{to:?}: {spi} has other keys")),
+                    None => Some(format!("{to:?}: no inbound SA {spi}")),
+                };
+                if let Some(lost) = lost.filter(|lost| !host.lost_pings.contains(lost)) {
+                    host.lost_pings.push(lost);
                 }
             }
         }

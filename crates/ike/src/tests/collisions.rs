@@ -1,0 +1,163 @@
+//! Both ends act at once (RFC 7296 sections 2.8.1, 2.8.2, 2.25), by lists of operations.
+
+use super::{established, no_ping_lost, secs};
+use crate::testing::Side::{Broker, Client};
+use crate::testing::{Fate, Pair, Side};
+use proptest::prelude::*;
+use std::time::Duration;
+
+/// One thing that an end does, or that the path does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Op {
+    RekeyChild(Side),
+    RekeyIke(Side),
+    Wait(u8),
+    Ping,
+    LoseNext,
+}
+
+pub(super) fn apply(pair: &mut Pair, op: Op) {
+    match op {
+        Op::RekeyChild(side) => {
+            let reqid = pair.host(side).live().first().map(|sa| sa.reqid);
+            if let Some(reqid) = reqid {
+                pair.act(side, |e, now| e.rekey_child(now, reqid)).unwrap();
+            }
+        }
+        Op::RekeyIke(side) => {
+            let ike = pair.host(side).established()[0].ike;
+            pair.act(side, |e, now| e.rekey_ike(now, ike)).unwrap();
+        }
+        Op::Wait(ms) => pair.run(Duration::from_millis(ms.into())),
+        Op::Ping => {
+            pair.ping(Client);
+            pair.ping(Broker);
+        }
+        Op::LoseNext => {
+            let mut done = false;
+            pair.link.fate =
+                Box::new(
+                    move |_| {
+                        if std::mem::replace(&mut done, true) { Fate::Deliver } else { Fate::Drop }
+                    },
+                );
+        }
+    }
+}
+
+/// After all is through there is one Child SA on one IKE SA, the same for both, and no ping was lost.
+fn settle(pair: &mut Pair) {
+    pair.run_with_pings(secs(200), Duration::from_millis(500));
+    pair.run(secs(60));
+    no_ping_lost(pair);
+    pair.check_mirror().unwrap();
+    assert_eq!(pair.client.live().len(), 1);
+    assert!(pair.client.closed().is_empty() && pair.broker.closed().is_empty());
+    let (client, broker) = (pair.client.endpoint.ike_sas(), pair.broker.endpoint.ike_sas());
+    assert_eq!((client.len(), broker.len()), (1, 1));
+    assert_eq!(client[0].initiator_spi, broker[0].initiator_spi);
+    assert_eq!(client[0].responder_spi, broker[0].responder_spi);
+    assert_eq!((client[0].state, broker[0].state), ("established", "established"));
+    // It still works.
+    let reqid = pair.client.live()[0].reqid;
+    pair.act(Client, |e, now| e.rekey_child(now, reqid)).unwrap();
+    pair.run_with_pings(secs(20), Duration::from_millis(100));
+    pair.run(secs(1));
+    no_ping_lost(pair);
+    pair.check_mirror().unwrap();
+}
+
+fn quiet() -> Pair {
+    established(|c, b| (c.dpd, b.dpd) = (secs(0), secs(0)))
+}
+
+fn run(ops: &[Op]) -> Pair {
+    let mut pair = quiet();
+    for &op in ops {
+        apply(&mut pair, op);
+    }
+    settle(&mut pair);
+    pair
+}
+
+#[test]
+fn both_rekey_the_child() {
+    // Several times, so that each side's nonces are the lowest sometimes.
+    let mut pair = quiet();
+    for _ in 0..8 {
+        apply(&mut pair, Op::RekeyChild(Client));
+        apply(&mut pair, Op::RekeyChild(Broker));
+        pair.run_with_pings(secs(20), Duration::from_millis(7));
+    }
+    settle(&mut pair);
+}
+
+#[test]
+fn both_rekey_the_ike_sa() {
+    let mut pair = quiet();
+    for _ in 0..8 {
+        apply(&mut pair, Op::RekeyIke(Client));
+        apply(&mut pair, Op::RekeyIke(Broker));
+        pair.run_with_pings(secs(20), Duration::from_millis(7));
+    }
+    settle(&mut pair);
+}
+
+#[test]
+fn child_against_ike() {
+    run(&[Op::RekeyChild(Client), Op::RekeyIke(Broker)]);
+    run(&[Op::RekeyIke(Client), Op::RekeyChild(Broker)]);
+    run(&[Op::RekeyIke(Client), Op::RekeyChild(Client), Op::RekeyIke(Broker), Op::RekeyChild(Broker)]);
+}
+
+#[test]
+fn one_request_of_the_two_is_lost() {
+    for (first, second) in [(Client, Broker), (Broker, Client)] {
+        run(&[Op::LoseNext, Op::RekeyChild(first), Op::RekeyChild(second)]);
+        run(&[Op::LoseNext, Op::RekeyIke(first), Op::RekeyIke(second)]);
+        run(&[Op::RekeyChild(first), Op::LoseNext, Op::RekeyChild(second)]);
+        run(&[Op::RekeyIke(first), Op::LoseNext, Op::RekeyIke(second)]);
+        run(&[Op::RekeyIke(first), Op::RekeyIke(second), Op::LoseNext]);
+        run(&[Op::RekeyChild(first), Op::RekeyChild(second), Op::LoseNext]);
+    }
+}
+
+#[test]
+fn rekey_against_delete() {
+    for (closes, rekeys) in [(Client, Broker), (Broker, Client)] {
+        for ike_rekey in [false, true] {
+            let mut pair = quiet();
+            apply(&mut pair, if ike_rekey { Op::RekeyIke(rekeys) } else { Op::RekeyChild(rekeys) });
+            let ike = pair.host(closes).established()[0].ike;
+            pair.act(closes, |e, now| e.close(now, ike)).unwrap();
+            pair.run(secs(200));
+            assert_eq!((pair.client.closed().len(), pair.broker.closed().len()), (1, 1));
+            assert!(pair.client.live().is_empty() && pair.broker.live().is_empty());
+            assert_eq!(pair.client.endpoint.poll_timeout(), None);
+            assert_eq!(pair.broker.endpoint.poll_timeout(), None);
+            assert!(pair.client.endpoint.ike_sas().is_empty() && pair.broker.endpoint.ike_sas().is_empty());
+        }
+    }
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Client), Just(Broker)]
+}
+
+pub(super) fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        side().prop_map(Op::RekeyChild),
+        side().prop_map(Op::RekeyIke),
+        any::<u8>().prop_map(Op::Wait),
+        Just(Op::Ping),
+        Just(Op::LoseNext),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_operations(ops in proptest::collection::vec(op(), 1..14)) {
+        run(&ops);
+    }
+}

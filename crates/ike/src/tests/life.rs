@@ -1,0 +1,296 @@
+//! DPD, DELETE, unique identities, limits.
+
+use super::{CRYPTO, established, reason, secs};
+use crate::config::{HalfOpenLimits, Unique};
+use crate::event::{CloseReason, Event, Path};
+use crate::testing::{
+    BROKER, CLIENT, Fate, Pair, SeededRandom, Side, config, endpoint, first_path, pool, psk_connections,
+};
+use crate::wire::Header;
+use ferry6_crypto::SecureRandom;
+use std::net::{Ipv4Addr, SocketAddr};
+
+#[test]
+fn close_from_each_side() {
+    for side in [Side::Client, Side::Broker] {
+        let mut pair = established(|_, _| {});
+        let ike = pair.host(side).established()[0].ike;
+        pair.act(side, |e, now| e.close(now, ike).unwrap());
+        assert!(pair.host(side).live().is_empty(), "traffic stops at once");
+        pair.run(secs(2));
+        assert!(matches!(reason(pair.host(side)), CloseReason::Local));
+        assert!(matches!(reason(pair.host(side.other())), CloseReason::PeerDeleted));
+        assert!(pair.host(side.other()).closed()[0].established);
+        pair.run(secs(100));
+        assert!(pair.client.endpoint.ike_sas().is_empty() && pair.broker.endpoint.ike_sas().is_empty());
+    }
+}
+
+#[test]
+fn close_all_with_bounded_patience_towards_a_dead_peer() {
+    let mut pair = established(|_, _| {});
+    pair.link.fate = Box::new(|_| Fate::Drop);
+    pair.act(Side::Client, |e, now| e.close_all(now, secs(2)));
+    pair.run(secs(1));
+    assert!(pair.client.closed().is_empty());
+    pair.run(secs(1));
+    assert!(matches!(reason(&pair.client), CloseReason::Local));
+}
+
+#[test]
+fn both_close_at_once() {
+    let mut pair = established(|_, _| {});
+    for side in [Side::Client, Side::Broker] {
+        let ike = pair.host(side).established()[0].ike;
+        pair.act(side, |e, now| e.close(now, ike).unwrap());
+    }
+    pair.run(secs(100));
+    assert!(matches!(reason(&pair.client), CloseReason::Local));
+    assert!(matches!(reason(&pair.broker), CloseReason::Local));
+}
+
+#[test]
+fn a_lost_answer_to_delete_is_repeated() {
+    let mut pair = established(|_, _| {});
+    let mut n = 0;
+    pair.link.fate = Box::new(move |_| {
+        n += 1;
+        if n == 2 { Fate::Drop } else { Fate::Deliver }
+    });
+    let ike = pair.client.established()[0].ike;
+    pair.act(Side::Client, |e, now| e.close(now, ike).unwrap());
+    pair.run(secs(4));
+    assert_eq!(pair.client.closed().len(), 1);
+    let deletes = pair.sent[4..].iter().map(|(side, _)| *side).collect::<Vec<_>>();
+    assert_eq!(deletes, [Side::Client, Side::Broker, Side::Client, Side::Broker]);
+}
+
+#[test]
+fn silence_is_probed_and_traffic_is_proof_of_life() {
+    let mut pair = established(|c, b| {
+        c.dpd = secs(10);
+        b.dpd = secs(0);
+    });
+    let before = pair.sent.len();
+    pair.run_with_pings(secs(60), secs(2));
+    assert_eq!(pair.sent.len(), before, "traffic satisfies DPD");
+    pair.run(secs(45));
+    let probes = pair.sent[before..].iter().filter(|(side, _)| *side == Side::Client).count();
+    assert!((3..=5).contains(&probes), "{probes} probes in 45 s of silence");
+    assert!(pair.client.closed().is_empty());
+}
+
+#[test]
+fn a_dead_peer_is_found() {
+    let pool = pool();
+    let (client, mut broker) = psk_connections();
+    broker.dpd = secs(10);
+    let mut pair = Pair::of(
+        endpoint(*CRYPTO, config([client]), 1, None),
+        endpoint(*CRYPTO, config([broker]), 2, Some(pool.clone())),
+    );
+    pair.initiate();
+    pair.run(secs(1));
+    assert_eq!(pool.given(), 1);
+    pair.link.fate = Box::new(|_| Fate::Drop);
+    pair.run(secs(200));
+    for side in [Side::Client, Side::Broker] {
+        assert!(matches!(reason(pair.host(side)), CloseReason::Timeout { tries: 7, .. }));
+        assert!(pair.host(side).live().is_empty());
+    }
+    assert_eq!(pool.given(), 0, "the broker frees what it must");
+}
+
+/// A second handshake of the same client identity, from a fresh endpoint (`restart`) or the same one.
+fn again(unique: Unique, restart: bool) -> Pair {
+    let mut pair = established(|_, b| b.unique = unique);
+    if restart {
+        pair.client.endpoint = endpoint(*CRYPTO, config([psk_connections().0]), 0x77, None);
+        pair.client.sad.clear();
+        pair.client.outbound.clear();
+    }
+    pair.initiate();
+    pair.run(secs(5));
+    pair
+}
+
+#[test]
+fn unique_replace() {
+    let pair = again(Unique::Replace, false);
+    assert!(matches!(reason(&pair.broker), CloseReason::Replaced));
+    assert!(matches!(reason(&pair.client), CloseReason::PeerDeleted), "the old one is deleted on the wire");
+    assert_eq!((pair.broker.live().len(), pair.client.live().len()), (1, 1));
+    pair.check_mirror().unwrap();
+    assert_eq!(
+        pair.client.established()[1].lease.address,
+        Some("2a00::101".parse().unwrap()),
+        "the old lease was given back before the new one was taken"
+    );
+}
+
+#[test]
+fn unique_replace_after_a_crash() {
+    let pair = again(Unique::Replace, true);
+    assert!(matches!(reason(&pair.broker), CloseReason::Replaced));
+    pair.check_mirror().unwrap();
+    let informational = pair
+        .sent
+        .iter()
+        .filter(|(_, m)| Header::parse(m).unwrap().exchange == crate::wire::ExchangeType::Informational);
+    assert_eq!(informational.count(), 0, "INITIAL_CONTACT: nothing is sent on a dead IKE SA");
+}
+
+#[test]
+fn unique_never() {
+    let pair = again(Unique::Never, false);
+    assert!(pair.broker.closed().is_empty());
+    assert_eq!(pair.broker.live().len(), 2);
+}
+
+#[test]
+fn unique_keep() {
+    let pair = again(Unique::Keep, false);
+    let closed = pair.client.closed();
+    assert_eq!(closed.len(), 1);
+    assert!(closed[0].reason.to_string().contains("AUTHENTICATION_FAILED"));
+    assert!(pair.broker.closed()[0].reason.to_string().contains("unique"), "{:?}", pair.broker.closed());
+    assert_eq!(pair.broker.live().len(), 1);
+    // The same machine after a crash is not locked out.
+    let pair = again(Unique::Keep, true);
+    assert!(matches!(reason(&pair.broker), CloseReason::Replaced));
+    pair.check_mirror().unwrap();
+}
+
+#[test]
+fn lifetimes_end_without_a_peer_that_rekeys() {
+    // The broker refuses every rekey by having lost its proposals: simulated by a link that drops CREATE_CHILD_SA.
+    let mut pair = established(|c, b| {
+        c.child_rekey = secs(100);
+        b.child_rekey = secs(0);
+        (c.dpd, b.dpd) = (secs(0), secs(0));
+        c.esp[0].groups = vec![ferry6_crypto::Group::Ecp384];
+        b.esp[0].groups = vec![ferry6_crypto::Group::Ecp256];
+    });
+    pair.run(secs(300));
+    assert!(
+        pair.client.warnings().iter().any(|w| w.contains("NO_PROPOSAL_CHOSEN")),
+        "{:?}",
+        pair.client.warnings()
+    );
+    assert!(matches!(reason(&pair.client), CloseReason::Expired(_)));
+    assert!(matches!(reason(&pair.broker), CloseReason::PeerDeleted));
+    assert!(pair.client.live().is_empty() && pair.broker.live().is_empty());
+}
+
+fn init_request(seed: u64) -> Vec<u8> {
+    let mut client = endpoint(*CRYPTO, config([psk_connections().0]), seed, None);
+    let now =
+        crate::config::Now { monotonic: std::time::Instant::now(), wall: std::time::SystemTime::UNIX_EPOCH };
+    client.initiate(now, "to-broker", first_path()).unwrap();
+    match client.poll() {
+        Some(Event::Transmit(t)) => t.payload.to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn from(ip: Ipv4Addr, port: u16) -> Path {
+    Path { local: SocketAddr::new(BROKER.into(), 500), remote: SocketAddr::new(ip.into(), port) }
+}
+
+#[test]
+fn half_open_is_bounded_and_cookies_are_stateless() {
+    let mut broker = config([psk_connections().1]);
+    broker.half_open = HalfOpenLimits { cookie_from: 3, max: 5, per_source: 4, lifetime: secs(30) };
+    let mut pair = Pair::with_config(*CRYPTO, config([psk_connections().0]), broker);
+    let message = init_request(1);
+    let mut random = SeededRandom(5);
+    let mut answers = Vec::new();
+    for n in 0..200_u8 {
+        let mut octets = message.clone();
+        random.fill(&mut octets[..8]).unwrap();
+        let path = from(Ipv4Addr::new(10, 0, 0, n), 500);
+        let now = pair.now;
+        pair.broker.endpoint.handle_datagram(now, path, &octets);
+        while let Some(event) = pair.broker.endpoint.poll() {
+            let Event::Transmit(t) = event else { panic!("{event:?}") };
+            assert_eq!(t.path.remote, path.remote);
+            answers.push(t.payload.len());
+        }
+    }
+    assert_eq!(pair.broker.endpoint.half_open(), 3, "from here on only with a cookie");
+    assert!(answers[3..].iter().all(|len| *len < message.len()), "a cookie demand is no amplifier");
+    assert_eq!(answers.len(), 200);
+    // An honest client gets in all the same.
+    pair.initiate();
+    pair.run(secs(2));
+    assert_eq!(pair.broker.established().len(), 1);
+    pair.run(secs(40));
+    assert_eq!(pair.broker.endpoint.half_open(), 0, "half-open IKE SAs do not stay");
+    assert!(pair.broker.closed().is_empty(), "and the embedder does not hear of them");
+}
+
+#[test]
+fn one_source_cannot_take_all() {
+    let mut broker = config([psk_connections().1]);
+    broker.half_open = HalfOpenLimits { cookie_from: 1000, max: 10_000, per_source: 8, lifetime: secs(30) };
+    let mut pair = Pair::with_config(*CRYPTO, config([psk_connections().0]), broker);
+    let message = init_request(1);
+    let mut random = SeededRandom(5);
+    for port in 0..100 {
+        let mut octets = message.clone();
+        random.fill(&mut octets[..8]).unwrap();
+        let now = pair.now;
+        pair.broker.endpoint.handle_datagram(now, from(CLIENT, 1000 + port), &octets);
+    }
+    // A quarter of its share without a cookie, so that a spoofer cannot lock out whom it imitates.
+    assert_eq!(pair.broker.endpoint.half_open(), 3);
+    while pair.broker.endpoint.poll().is_some() {}
+    pair.initiate();
+    pair.run(secs(2));
+    assert_eq!(pair.broker.established().len(), 1);
+}
+
+#[test]
+fn a_cookie_is_good_for_its_asker_alone() {
+    let mut broker = config([psk_connections().1]);
+    broker.half_open.cookie_from = 0;
+    let mut pair = Pair::with_config(*CRYPTO, config([psk_connections().0]), broker);
+    pair.initiate();
+    pair.run(secs(1));
+    let with_cookie =
+        pair.sent.iter().filter(|(side, _)| *side == Side::Client).map(|(_, m)| m.clone()).nth(1).unwrap();
+    assert_eq!(pair.broker.established().len(), 1);
+    let now = pair.now;
+    // From elsewhere, and too late.
+    pair.broker.endpoint.handle_datagram(now, from(Ipv4Addr::new(10, 0, 0, 1), 500), &with_cookie);
+    assert_eq!(pair.broker.endpoint.half_open(), 0);
+    pair.run(secs(130));
+    let now = pair.now;
+    pair.broker.endpoint.handle_datagram(now, from(CLIENT, 500), &with_cookie);
+    assert_eq!(pair.broker.endpoint.half_open(), 0);
+}
+
+#[test]
+fn the_next_timeout_is_found_among_ten_thousand() {
+    let mut broker = config([psk_connections().1]);
+    broker.half_open =
+        HalfOpenLimits { cookie_from: 100_000, max: 100_000, per_source: 100_000, lifetime: secs(30) };
+    let mut pair = Pair::with_config(*CRYPTO, config([]), broker);
+    let message = init_request(1);
+    let mut random = SeededRandom(5);
+    for n in 0..2000_u32 {
+        let mut octets = message.clone();
+        random.fill(&mut octets[..8]).unwrap();
+        let path = from(Ipv4Addr::from(0x0a00_0000 + n), 500);
+        pair.now.monotonic += std::time::Duration::from_millis(1);
+        let now = pair.now;
+        pair.broker.endpoint.handle_datagram(now, path, &octets);
+        while pair.broker.endpoint.poll().is_some() {}
+    }
+    assert_eq!(pair.broker.endpoint.half_open(), 2000);
+    let first = pair.broker.endpoint.poll_timeout().unwrap();
+    assert_eq!(first - pair.start, secs(30) + std::time::Duration::from_millis(1));
+    pair.run(secs(60));
+    assert_eq!(pair.broker.endpoint.half_open(), 0);
+    assert_eq!(pair.broker.endpoint.poll_timeout(), None);
+}
