@@ -56,7 +56,7 @@ pub fn enter() -> Result<(), Error> {
 
 fn inside(user_namespace: bool) -> Result<(), Error> {
     let fail = |e| Error::new("lab", "prepare its mount namespace", e);
-    // /proc is still the outer one: it tells our number there. Threads are looked at nowhere else.
+    // /proc is still the outer one, and tells our number there.
     let outer_pid = std::fs::read_link("/proc/self").ok().and_then(|p| p.to_str()?.parse().ok()).unwrap_or(1);
     SESSION.get_or_init(|| Session { own_pids: true, user_namespace, outer_pid });
     sys::make_mounts_private().map_err(fail)?;

@@ -1,6 +1,7 @@
 //! A host of the laboratory.
 
 use super::{Error, sys};
+use futures_util::TryStreamExt;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -56,21 +57,17 @@ impl Host {
         &self.inner.name
     }
 
-    /// The network namespace as a path that other processes can open for as long as this process and host live, such as
-    /// `nsenter --net=PATH`.
-    pub fn netns_path(&self) -> String {
-        format!("/proc/{}/fd/{}", super::session().outer_pid, self.inner.netns.as_raw_fd())
-    }
-
-    /// The shell command that enters this host from outside.
+    /// The shell command that enters this host from outside, for as long as this process and host live. `nsenter` is of
+    /// util-linux.
     pub fn enter_command(&self) -> String {
         let session = super::session();
-        let user = if session.user_namespace {
-            format!("--user=/proc/{}/ns/user --preserve-credentials ", session.outer_pid)
-        } else {
-            String::new()
+        let pid = session.outer_pid;
+        let own = match (session.own_pids, session.user_namespace) {
+            (true, true) => format!("-t {pid} -U --preserve-credentials -m -p "),
+            (true, false) => format!("-t {pid} -m -p "),
+            (false, _) => String::new(),
         };
-        format!("nsenter {user}--net={}", self.netns_path())
+        format!("nsenter {own}--net=/proc/{pid}/fd/{}", self.inner.netns.as_raw_fd())
     }
 
     fn error(&self, action: impl Into<String>, cause: impl std::fmt::Display) -> Error {
@@ -214,6 +211,31 @@ impl Host {
         self.netlink(&format!("remove {address} from {interface}"), async |handle| {
             handle.address().del(message).execute().await
         })
+    }
+
+    /// How long an address stays preferred, in seconds; `u32::MAX` is for ever, 0 is deprecated (RFC 4862 section 5.5.4).
+    ///
+    /// # Errors
+    /// The host has no such address.
+    pub fn preferred_lifetime(&self, address: IpAddr) -> Result<u32, Error> {
+        let action = format!("find the lifetime of {address}");
+        let found = self.netlink(&action, async |handle| {
+            let mut all = handle.address().get().execute();
+            while let Some(message) = all.try_next().await? {
+                let is = |a: &AddressAttribute| matches!(a, AddressAttribute::Address(ip) if *ip == address);
+                if message.attributes.iter().any(is) {
+                    return Ok(Some(message));
+                }
+            }
+            Ok(None)
+        })?;
+        let lifetime = found.and_then(|message| {
+            message.attributes.into_iter().find_map(|attribute| match attribute {
+                AddressAttribute::CacheInfo(info) => Some(info.ifa_preferred),
+                _ => None,
+            })
+        });
+        lifetime.ok_or_else(|| self.error(action, "it has no such address"))
     }
 
     /// A route to `default` or a prefix, through a gateway's address. `default` is of the gateway's family.
