@@ -2,14 +2,15 @@
 //!
 //! They are made by the crates' own encoders, so they follow where a format grows.
 
-use ferry6_crypto::{CipherSuite, Integ, PacketKeys, Secret, Spi, aws_lc};
+use ferry6_crypto::{CipherSuite, Integ, PacketKeys, Secret, Spi, aws_lc, fuzzing};
 use ferry6_esp::ipcomp::{Compressor, Deflater};
 use ferry6_esp::{OutboundSa, Overhead, next_header, sealed_len};
 use ferry6_ike::TrafficSelector;
 use ferry6_ike::wire::{
     Config, Delete, ExchangeType, HeaderFields, Notify, Payload, Proposal, RawId, Transform, encode_message,
-    encode_payloads,
+    encode_payloads, sk,
 };
+use ferry6_tun_router::testing;
 use std::path::Path;
 use std::{fs, io};
 
@@ -25,7 +26,11 @@ fn main() -> io::Result<()> {
     encapsulation()?;
     windows()?;
     ike()?;
-    selectors()
+    selectors()?;
+    encrypted()?;
+    endpoints()?;
+    inner()?;
+    certificates()
 }
 
 fn esp() -> io::Result<()> {
@@ -200,4 +205,118 @@ fn selectors() -> io::Result<()> {
     let opaque = [&[0b0000_1001][..], &[0x92, 0, 0, 1, 0, 0x01, 0, 5, 1, 0, 7]].concat();
     write("traffic_selectors", "opaque", &opaque)?;
     write("traffic_selectors", "ipv4", &[&[0b0000_1001][..], &[0x00; 9], &[0x01]].concat())
+}
+
+fn encrypted() -> io::Result<()> {
+    for index in 0..CipherSuite::all().count() as u8 {
+        let chain =
+            [&[index, 1, 0x2c, 40, 1][..], &[40, 0, 0, 20], &[7; 16], &[0, 0, 0, 8, 1, 2, 3, 4]].concat();
+        write("ike_encrypted", &format!("whole-{index}"), &chain)?;
+        let long = [&[index, 0, 0, 40, 2][..], &[0x5a; 400]].concat();
+        write("ike_encrypted", &format!("fragments-{index}"), &long)?;
+    }
+    // a message as it comes from the wire, with the cipher that takes any ICV
+    let sealed = fuzzing::PROVIDER
+        .packets
+        .sealing(&PacketKeys {
+            suite: CipherSuite::all().next().expect("one"),
+            encryption: Secret::new(vec![1; 36]),
+            integrity: Secret::new(vec![]),
+        })
+        .map(|mut key| {
+            let header = HeaderFields {
+                initiator_spi: 1,
+                responder_spi: 2,
+                exchange: ExchangeType::Informational,
+                from_initiator: true,
+                response: false,
+                message_id: 1,
+            };
+            let payloads = [Payload::Delete(Delete { protocol: 1, spis: vec![] })];
+            let (first, chain) = encode_payloads(&payloads);
+            sk::seal(&header, first, &chain, &mut *key, &mut 0, None).concat()
+        })
+        .expect("the keys fit");
+    write("ike_encrypted", "from-the-wire", &[&[0, 0, 0, 0, 0][..], &sealed].concat())
+}
+
+fn endpoints() -> io::Result<()> {
+    let op = |op: u8, side: u8| op << 1 | side;
+    for (name, fates, operations) in [
+        ("a-quiet-day", &[][..], &[op(4, 0), 60, op(8, 0), op(8, 1), op(4, 0), 60][..]),
+        ("lossy-handshake", &[170, 0, 190, 210, 240, 0, 180], &[op(0, 0), 255]),
+        ("child-rekeys-collide", &[], &[op(0, 0), 50, op(5, 0), op(5, 1), op(0, 0), 50]),
+        ("ike-rekeys-collide", &[], &[op(0, 0), 50, op(6, 0), op(6, 1), op(0, 0), 50]),
+        ("rekey-against-close", &[], &[op(0, 0), 50, op(6, 0), op(7, 1), op(0, 0), 50]),
+        ("child-against-ike", &[0, 0, 0, 0, 240], &[op(0, 0), 50, op(5, 0), op(6, 1), op(0, 0), 50]),
+        ("twice", &[], &[op(0, 0), 50, op(9, 0), op(0, 0), 50, op(7, 0)]),
+        (
+            "forged",
+            &[],
+            &[op(0, 0), 50, op(10, 1), 0, 1, 0, 40, 1, 0, 16, 9, op(0, 0), 20, op(11, 0), 2, 0, 0, 30, 2],
+        ),
+        ("garbage", &[], &[op(0, 0), 50, op(15, 1), 6, 1, 2, 3, 4, 5, 6, op(0, 0), 20]),
+    ] {
+        write("ike_endpoints", name, &[&[fates.len() as u8], fates, operations].concat())?;
+    }
+    Ok(())
+}
+
+fn inner() -> io::Result<()> {
+    let [a, b] = ["2a00::101", "2a00::2"].map(|a| a.parse().expect("an address"));
+    let tcp = testing::tcp(a, b, 40_000, 80, 1, 0x18, b"GET / HTTP/1.1");
+    let udp = testing::udp(a, b, 5000, 53, &[0x44; 40]);
+    let ping = testing::icmpv6(a, b, 128, 0, &[0, 1, 0, 1, 9, 9, 9, 9]);
+    let mut extended = tcp.clone();
+    extended[6] = 0;
+    let len = u16::from_be_bytes([extended[4], extended[5]]) + 8 + 8;
+    extended[4..6].copy_from_slice(&len.to_be_bytes());
+    // hop-by-hop options, then a fragment header of a first fragment
+    extended.splice(40..40, [44, 0, 1, 4, 0, 0, 0, 0, 6, 0, 0, 1, 0, 0, 0, 7]);
+    for (name, packet) in [("tcp", &tcp), ("udp", &udp), ("icmpv6", &ping), ("extension-headers", &extended)]
+    {
+        write("inner_packet", name, packet)?;
+        write("gso_split", &format!("no-gso-{name}"), &[&[0, 0, 0, 0, 0, 0, 0, 0, 0][..], packet].concat())?;
+    }
+    let many = testing::tcp(a, b, 40_000, 80, 1, 0x18, &[0x33; 700]);
+    write("gso_split", "tcp", &[&[5, 0, 100, 0, 72, 0, 40, 0, 16][..], &many].concat())?;
+    let many = testing::udp(a, b, 5000, 53, &[0x44; 700]);
+    write("gso_split", "udp", &[&[6, 0, 100, 0, 48, 0, 40, 0, 6][..], &many].concat())
+}
+
+fn certificates() -> io::Result<()> {
+    let wrong = |error: rcgen::Error| io::Error::other(error);
+    let ca_key = rcgen::KeyPair::generate().map_err(wrong)?;
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let anchor = ca.self_signed(&ca_key).map_err(wrong)?;
+    let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
+    let key = rcgen::KeyPair::generate().map_err(wrong)?;
+    let mut leaf = rcgen::CertificateParams::default();
+    leaf.subject_alt_names = vec![
+        rcgen::SanType::Rfc822Name("client@my.domain".try_into().map_err(wrong)?),
+        rcgen::SanType::DnsName("tunnel.my.domain".try_into().map_err(wrong)?),
+    ];
+    leaf.serial_number = Some(rcgen::SerialNumber::from(7));
+    leaf.use_authority_key_identifier_extension = true;
+    let leaf = leaf.signed_by(&key, &issuer).map_err(wrong)?;
+    let crl = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2025, 12, 1),
+        next_update: rcgen::date_time_ymd(2027, 12, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    }
+    .signed_by(&issuer)
+    .map_err(wrong)?;
+    let (anchor, leaf, crl) = (anchor.der().to_vec(), leaf.der().to_vec(), crl.der().to_vec());
+    let octets = |anchor: &[u8], leaf: &[u8], crl: &[u8]| {
+        let lengths = [(anchor.len() as u16).to_be_bytes(), (leaf.len() as u16).to_be_bytes()].concat();
+        [&lengths[..], anchor, leaf, crl].concat()
+    };
+    write("certificates", "chain-with-crl", &octets(&anchor, &leaf, &crl))?;
+    write("certificates", "chain", &octets(&anchor, &leaf, &[]))?;
+    write("certificates", "pinned", &octets(&leaf, &leaf, &[]))
 }

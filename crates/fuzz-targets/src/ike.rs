@@ -41,7 +41,7 @@ fn survives(first: u8, chain: &[u8]) {
 }
 
 /// What is left of payloads after encoding: attributes that are not understood are never encoded.
-fn encodable(mut payloads: Vec<Payload>) -> Vec<Payload> {
+pub(crate) fn encodable(mut payloads: Vec<Payload>) -> Vec<Payload> {
     for payload in &mut payloads {
         if let Payload::Sa(proposals) = payload {
             for transform in proposals.iter_mut().flat_map(|proposal| &mut proposal.transforms) {

@@ -4,20 +4,29 @@
 //! code against a plain model, or against its own inverse, not only against crashes.
 
 mod esp;
+mod exchange;
 mod ike;
+mod inner;
 mod input;
 
 pub use esp::{esp_open, ipcomp_inflate, replay_window, udp_classify};
+pub use exchange::{ike_encrypted, ike_endpoints};
 pub use ike::{ike_message, ike_payload, traffic_selectors};
+pub use inner::{certificates, gso_split, inner_packet};
 
 /// A target body.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their file in `fuzz/fuzz_targets` and of their folder in `fuzz/corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("certificates", certificates),
     ("esp_open", esp_open),
+    ("gso_split", gso_split),
+    ("ike_encrypted", ike_encrypted),
+    ("ike_endpoints", ike_endpoints),
     ("ike_message", ike_message),
     ("ike_payload", ike_payload),
+    ("inner_packet", inner_packet),
     ("ipcomp_inflate", ipcomp_inflate),
     ("replay_window", replay_window),
     ("traffic_selectors", traffic_selectors),

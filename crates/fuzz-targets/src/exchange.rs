@@ -1,0 +1,163 @@
+//! IKE behind the cryptography: the Encrypted payload, and two endpoints that talk to each other.
+
+use crate::ike::encodable;
+use crate::input::Input;
+use bytes::Bytes;
+use ferry6_crypto::{CipherSuite, Integ, PacketKeys, Secret, fuzzing};
+use ferry6_ike::event::Path;
+use ferry6_ike::testing::{Fate, Pair, Side, first_path, psk_connections};
+use ferry6_ike::wire::sk::{self, Reassembly, SkMessage};
+use ferry6_ike::wire::{ExchangeType, HeaderFields, encode_payloads, parse_payloads};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+fn keys(suite: CipherSuite) -> PacketKeys {
+    PacketKeys {
+        suite,
+        encryption: Secret::new(vec![1; suite.cipher().key_material_len()]),
+        integrity: Secret::new(vec![2; suite.integ().map_or(0, Integ::key_len)]),
+    }
+}
+
+/// The Encrypted payload with a cipher that takes any ICV, the chain in it, and fragments in any order.
+///
+/// Input: suite, fragment size, type of the first payload, order of the fragments, then octets.
+pub fn ike_encrypted(data: &[u8]) {
+    let mut input = Input(data);
+    let suites = CipherSuite::all().count();
+    let suite = CipherSuite::all().nth(usize::from(input.u8()) % suites).expect("one of them");
+    let (size, first, order) = (usize::from(input.u16()), input.u8(), input.u8());
+    let octets = input.rest();
+    let packets = fuzzing::PROVIDER.packets;
+    let mut opening = packets.opening(&keys(suite)).expect("the keys fit");
+
+    // as they come from the wire
+    if let Ok(SkMessage::Whole(plain)) = sk::open(octets, &mut *opening) {
+        if let Ok(payloads) = parse_payloads(plain.first, &plain.body) {
+            let (first, body) = encode_payloads(&payloads);
+            assert_eq!(parse_payloads(first, &body), Ok(encodable(payloads)));
+        }
+    }
+
+    // sealed, perhaps in fragments, and opened again
+    let mut sealing = packets.sealing(&keys(suite)).expect("the keys fit");
+    let header = HeaderFields {
+        initiator_spi: 1,
+        responder_spi: 2,
+        exchange: ExchangeType::IkeAuth,
+        from_initiator: true,
+        response: false,
+        message_id: 1,
+    };
+    let octets = &octets[..octets.len().min(6000)];
+    let mut messages = sk::seal(&header, first, octets, &mut *sealing, &mut 0, Some(size % 2000));
+    let count = messages.len();
+    messages.rotate_left(usize::from(order) % count);
+    let mut reassembly = Reassembly::default();
+    for (index, message) in messages.iter().enumerate() {
+        let whole = match sk::open(message, &mut *opening).expect("what was sealed opens") {
+            SkMessage::Whole(plain) => Some(plain),
+            SkMessage::Fragment { number, total, first, data } => {
+                assert_eq!(usize::from(total), count);
+                reassembly.insert(number, total, first, data).expect("fragments of one message fit")
+            }
+        };
+        match whole {
+            Some(plain) => {
+                assert_eq!(index + 1, count, "complete before the last one");
+                assert_eq!((plain.first, &plain.body[..]), (first, octets));
+            }
+            None => assert!(index + 1 < count, "all came, and it is not complete"),
+        }
+    }
+}
+
+/// A client and a broker, a network that loses, repeats and reorders, and somebody who forges messages that pass the
+/// (fake) integrity check.
+///
+/// Input: number of decisions of the network, those, then operations of one octet and their arguments.
+pub fn ike_endpoints(data: &[u8]) {
+    let mut input = Input(data);
+    let decisions = usize::from(input.u8()).min(input.0.len());
+    let (fates, rest) = input.0.split_at(decisions);
+    let mut input = Input(rest);
+
+    let (client, broker) = psk_connections();
+    let mut pair = Pair::new(fuzzing::PROVIDER, client, broker);
+    let fates = Arc::new(Mutex::new(fates.to_vec().into_iter()));
+    let network = Arc::clone(&fates);
+    pair.link.fate = Box::new(move |_| match network.lock().expect("no panic holds it").next() {
+        None | Some(0..160) => Fate::Deliver,
+        Some(160..200) => Fate::Drop,
+        Some(200..225) => Fate::Duplicate,
+        Some(late @ 225..) => Fate::Delay(Duration::from_millis(u64::from(late - 224) * 400)),
+    });
+    pair.initiate();
+    let mut forged = false;
+    for _ in 0..24 {
+        if input.is_empty() {
+            break;
+        }
+        let op = input.u8();
+        let side = if op & 1 == 0 { Side::Client } else { Side::Broker };
+        let sa = pair.host(side).endpoint.ike_sas().first().map(|sa| sa.ike);
+        let child = pair.host(side).live().first().map(|sa| sa.reqid);
+        match op >> 1 & 0x0f {
+            0..4 => pair.run(Duration::from_millis(u64::from(input.u8()) * 40)),
+            4 => pair.run(Duration::from_secs(u64::from(input.u8()) * 10)),
+            5 => {
+                if let Some(reqid) = child {
+                    let _ = pair.act(side, |endpoint, now| endpoint.rekey_child(now, reqid));
+                }
+            }
+            6 => {
+                if let Some(sa) = sa {
+                    let _ = pair.act(side, |endpoint, now| endpoint.rekey_ike(now, sa));
+                }
+            }
+            7 => {
+                if let Some(sa) = sa {
+                    let _ = pair.act(side, |endpoint, now| endpoint.close(now, sa));
+                }
+            }
+            8 => pair.ping(side),
+            9 => {
+                pair.initiate();
+            }
+            // a message of this connection, with some octets changed
+            10..13 => {
+                forged = true;
+                let chosen = usize::from(input.u8());
+                let Some((_, message)) = pair.sent.iter().rev().nth(chosen % 8).cloned() else { continue };
+                let mut message = message.to_vec();
+                for _ in 0..input.u8() % 4 + 1 {
+                    let (at, value) = (usize::from(input.u16()) % message.len(), input.u8());
+                    message[at] = value;
+                }
+                inject(&mut pair, side, &message.into());
+            }
+            // anything
+            _ => {
+                forged = true;
+                let len = usize::from(input.u8()).min(input.0.len());
+                let (message, rest) = input.0.split_at(len);
+                input = Input(rest);
+                inject(&mut pair, side, &Bytes::copy_from_slice(message));
+            }
+        }
+    }
+    // a good network at last: whatever happened is settled, and nothing is left half done
+    *fates.lock().expect("no panic holds it") = Vec::new().into_iter();
+    pair.run(Duration::from_secs(1800));
+    if !forged {
+        pair.check_mirror().expect("both ends agree in the end");
+    }
+}
+
+fn inject(pair: &mut Pair, to: Side, message: &Bytes) {
+    let path = match to {
+        Side::Broker => Path { local: first_path().remote, remote: first_path().local },
+        Side::Client => first_path(),
+    };
+    pair.act(to, |endpoint, now| endpoint.handle_datagram(now, path, message));
+}
