@@ -45,8 +45,8 @@ pub mod method {
 /// Why AUTH is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// Signature or MAC does not verify.
-    #[error("AUTH does not verify: wrong key or pre-shared key")]
+    /// The signature does not verify.
+    #[error("AUTH does not verify: the peer does not hold the key of its certificate")]
     Wrong,
     /// A method or algorithm that is not supported or not allowed.
     #[error("AUTH method {0} not acceptable")]
@@ -372,28 +372,11 @@ fn concatenated_from_der<const N: usize>(der: &[u8]) -> Result<Vec<u8>, CryptoEr
 
 // --- Pre-shared keys -----------------------------------------------------------------------------------------------
 
-/// AUTH data for a pre-shared key: prf(prf(secret, "Key Pad for IKEv2"), octets) (RFC 7296 section 2.15).
+/// AUTH data for a pre-shared key: prf(prf(secret, "Key Pad for IKEv2"), octets) (RFC 7296 section 2.15). To be compared
+/// with the peer's by [`Secret::ct_eq`].
 pub fn psk_auth(crypto: &CryptoProvider, prf: Prf, psk: &Secret, octets: &[u8]) -> Secret {
     let key = crypto.hashes.prf(prf, psk.expose()).compute(&[b"Key Pad for IKEv2"]);
     crypto.hashes.prf(prf, key.expose()).compute(&[octets])
-}
-
-/// Verifies AUTH by a pre-shared key, in constant time.
-///
-/// # Errors
-/// [`AuthError::Method`] where the method is another one, [`AuthError::Wrong`] where the keys are not the same.
-pub fn verify_psk(
-    crypto: &CryptoProvider,
-    prf: Prf,
-    psk: &Secret,
-    method: u8,
-    data: &[u8],
-    octets: &[u8],
-) -> Result<(), AuthError> {
-    if method != method::PSK {
-        return Err(AuthError::Method(describe(method)));
-    }
-    if psk_auth(crypto, prf, psk, octets).ct_eq(data) { Ok(()) } else { Err(AuthError::Wrong) }
 }
 
 #[cfg(test)]
@@ -608,13 +591,8 @@ mod tests {
                 crate::dn::hex(auth.expose()),
                 "3a6f56da2b14d5186d7d5850bec52f2df5af34a5766c1fe032e228cc9acd2476"
             );
-            let check =
-                |method, data: &[u8]| verify_psk(provider, Prf::HmacSha256, &psk, method, data, OCTETS);
-            assert_eq!(check(2, auth.expose()), Ok(()));
-            assert_eq!(check(2, &[0; 32]), Err(AuthError::Wrong));
-            assert_eq!(check(2, &auth.expose()[..31]), Err(AuthError::Wrong));
-            assert_eq!(check(2, &[]), Err(AuthError::Wrong));
-            assert!(matches!(check(14, auth.expose()), Err(AuthError::Method(_))));
+            assert_ne!(auth, psk_auth(provider, Prf::HmacSha256, &psk, b"other octets"));
+            assert_ne!(auth, psk_auth(provider, Prf::HmacSha256, &Secret::new(vec![1]), OCTETS));
         }
     }
 

@@ -8,14 +8,11 @@ use crate::keymat::ChildKeys;
 use crate::negotiation::{self, SelectedEsp};
 use crate::notify;
 use crate::payloads::Payloads;
-use crate::selector::TrafficSelector;
+use crate::selector::{TrafficSelector, narrow};
 use crate::wire::{Payload, Proposal};
 use ferry6_crypto::{CipherSuite, CryptoError, Group, Spi};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// More selectors than this on one side are more than any peer needs.
-const MAX_SELECTORS: usize = 64;
 /// IPCOMP_DEFLATE (RFC 7296 section 3.10.1).
 const IPCOMP_DEFLATE: u8 = 2;
 
@@ -90,28 +87,12 @@ impl Refusal {
     }
 }
 
-/// What both lists allow (section 2.9).
-pub(crate) fn narrow(theirs: &[TrafficSelector], ours: &[TrafficSelector]) -> Vec<TrafficSelector> {
-    let mut out: Vec<TrafficSelector> = Vec::new();
-    for a in theirs {
-        for both in ours.iter().filter_map(|b| a.intersect(b)) {
-            if out.len() < MAX_SELECTORS && !out.iter().any(|known| known.contains(&both)) {
-                out.retain(|known| !both.contains(known));
-                out.push(both);
-            }
-        }
-    }
-    out
-}
-
-fn host(address: std::net::Ipv6Addr) -> Vec<TrafficSelector> {
-    TrafficSelector::prefix(IpAddr::V6(address), 128).into_iter().collect()
-}
-
 /// Our side of the selectors: a requested address shrinks it to that address.
 pub(crate) fn local_policy(connection: &Connection, lease: &Lease) -> Vec<TrafficSelector> {
     match (&connection.addresses, lease.address) {
-        (AddressConfig::Request(_), Some(address)) => narrow(&host(address), &connection.local_ts),
+        (AddressConfig::Request(_), Some(address)) => {
+            narrow(&[TrafficSelector::host_v6(address)], &connection.local_ts)
+        }
         _ => connection.local_ts.clone(),
     }
 }
@@ -119,7 +100,9 @@ pub(crate) fn local_policy(connection: &Connection, lease: &Lease) -> Vec<Traffi
 /// The peer's side: an address that we gave shrinks it to that address.
 pub(crate) fn remote_policy(connection: &Connection, lease: &Lease) -> Vec<TrafficSelector> {
     match (&connection.addresses, lease.address) {
-        (AddressConfig::Assign, Some(address)) => narrow(&host(address), &connection.remote_ts),
+        (AddressConfig::Assign, Some(address)) => {
+            narrow(&[TrafficSelector::host_v6(address)], &connection.remote_ts)
+        }
         _ => connection.remote_ts.clone(),
     }
 }

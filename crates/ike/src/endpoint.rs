@@ -183,7 +183,7 @@ impl Endpoint {
             }
         }
         self.cert_request = (!anchors.is_empty()).then(|| Payload::CertReq {
-            encoding: ike_sa_init::X509_SIGNATURE,
+            encoding: crate::wire::cert::encoding::X509_SIGNATURE,
             data: crate::certs::cert_request(&self.crypto, &anchors),
         });
         self.config = config;

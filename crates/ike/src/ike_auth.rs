@@ -10,7 +10,7 @@ use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
 use crate::established::Established;
 use crate::event::{Activate, CloseReason, Lease};
 use crate::identity::Identity;
-use crate::ike_sa_init::{InitKey, X509_SIGNATURE};
+use crate::ike_sa_init::InitKey;
 use crate::keymat::{AuthKeys, SkD};
 use crate::nat::Nat;
 use crate::negotiation::SelectedIke;
@@ -19,18 +19,12 @@ use crate::payloads::Payloads;
 use crate::spare::Spare;
 use crate::timer::Timer;
 use crate::window::{Incoming, Packets, Patience, ResponseToken, Window};
-use crate::wire::{Config, ExchangeType, Payload, RawId};
+use crate::wire::cert::encoding::X509_SIGNATURE;
+use crate::wire::config::{encode_ip6_address, ip6_address, ip6_dns};
+use crate::wire::{Config, ExchangeType, Payload, RawId, attribute, cfg_type};
 use ferry6_crypto::HashAlgorithm;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
-
-/// Configuration payload types and attributes (section 3.15).
-mod cfg {
-    pub(super) const REQUEST: u8 = 1;
-    pub(super) const REPLY: u8 = 2;
-    pub(super) const INTERNAL_IP6_ADDRESS: u16 = 8;
-    pub(super) const INTERNAL_IP6_DNS: u16 = 10;
-}
 
 /// What IKE_SA_INIT leaves for IKE_AUTH. Dropped when that is over.
 pub(crate) struct Agreed {
@@ -372,32 +366,27 @@ fn refusal_text(notify_type: u16) -> String {
 
 fn config_request(connection: &Connection) -> Option<Payload> {
     let AddressConfig::Request(wanted) = connection.addresses else { return None };
-    let address = wanted.map_or(Vec::new(), |a| with_prefix(a).to_vec());
-    let attributes = vec![(cfg::INTERNAL_IP6_ADDRESS, address), (cfg::INTERNAL_IP6_DNS, Vec::new())];
-    Some(Payload::Config(Config { cfg_type: cfg::REQUEST, attributes }))
-}
-
-/// INTERNAL_IP6_ADDRESS: 16 octets and the prefix length.
-fn with_prefix(address: Ipv6Addr) -> [u8; 17] {
-    let mut out = [128; 17];
-    out[..16].copy_from_slice(&address.octets());
-    out
-}
-
-fn ipv6(value: &[u8]) -> Option<Ipv6Addr> {
-    value.get(..16).and_then(|a| <[u8; 16]>::try_from(a).ok()).map(Ipv6Addr::from)
+    let address = wanted.map_or(Vec::new(), |a| encode_ip6_address(a, 128));
+    let attributes =
+        vec![(attribute::INTERNAL_IP6_ADDRESS, address), (attribute::INTERNAL_IP6_DNS, Vec::new())];
+    Some(Payload::Config(Config { cfg_type: cfg_type::CFG_REQUEST, attributes }))
 }
 
 /// A CFG_REPLY. Whatever prefix length it tells, the address is ours alone. IPv4 attributes are passed over.
 fn read_lease(payloads: &Payloads) -> Lease {
     let mut lease = Lease::default();
-    let Some(config) = payloads.config.as_ref().filter(|c| c.cfg_type == cfg::REPLY) else { return lease };
-    for (attribute, value) in &config.attributes {
-        match *attribute {
-            cfg::INTERNAL_IP6_ADDRESS if lease.address.is_none() => {
-                lease.address = ipv6(value).filter(|a| !a.is_unspecified() && !a.is_multicast());
+    let Some(config) = payloads.config.as_ref().filter(|c| c.cfg_type == cfg_type::CFG_REPLY) else {
+        return lease;
+    };
+    for (kind, value) in &config.attributes {
+        match *kind {
+            attribute::INTERNAL_IP6_ADDRESS if lease.address.is_none() => {
+                let address = ip6_address(value).ok().flatten().map(|(address, _)| address);
+                lease.address = address.filter(|a| !a.is_unspecified() && !a.is_multicast());
             }
-            cfg::INTERNAL_IP6_DNS if lease.dns.len() < 8 => lease.dns.extend(ipv6(value)),
+            attribute::INTERNAL_IP6_DNS if lease.dns.len() < 8 => {
+                lease.dns.extend(ip6_dns(value).ok().flatten())
+            }
             _ => {}
         }
     }
@@ -637,9 +626,9 @@ fn assign(
     let asked = payloads
         .config
         .iter()
-        .filter(|c| c.cfg_type == cfg::REQUEST)
+        .filter(|c| c.cfg_type == cfg_type::CFG_REQUEST)
         .flat_map(|c| &c.attributes)
-        .find(|(attribute, _)| *attribute == cfg::INTERNAL_IP6_ADDRESS);
+        .find(|(kind, _)| *kind == attribute::INTERNAL_IP6_ADDRESS);
     let Some((_, wanted)) = asked else {
         let why =
             "the peer requests no IPv6 address by configuration payload, which this connection requires";
@@ -649,7 +638,7 @@ fn assign(
         ike: common.id,
         connection: &connection.name,
         identity: remote_id,
-        wanted: ipv6(wanted).filter(|a| !a.is_unspecified()),
+        wanted: ip6_address(wanted).ok().flatten().map(|(a, _)| a).filter(|a| !a.is_unspecified()),
     };
     let lease = match &mut endpoint.pool {
         Some(pool) => pool.assign(&request).map_err(|e| e.to_string()),
@@ -664,10 +653,10 @@ fn config_reply(lease: &Lease, payloads: &Payloads) -> Option<Payload> {
     let asked_dns = payloads
         .config
         .iter()
-        .any(|c| c.attributes.iter().any(|(attribute, _)| *attribute == cfg::INTERNAL_IP6_DNS));
-    let mut attributes = vec![(cfg::INTERNAL_IP6_ADDRESS, with_prefix(address).to_vec())];
+        .any(|c| c.attributes.iter().any(|(kind, _)| *kind == attribute::INTERNAL_IP6_DNS));
+    let mut attributes = vec![(attribute::INTERNAL_IP6_ADDRESS, encode_ip6_address(address, 128))];
     if asked_dns {
-        attributes.extend(lease.dns.iter().map(|d| (cfg::INTERNAL_IP6_DNS, d.octets().to_vec())));
+        attributes.extend(lease.dns.iter().map(|d| (attribute::INTERNAL_IP6_DNS, d.octets().to_vec())));
     }
-    Some(Payload::Config(Config { cfg_type: cfg::REPLY, attributes }))
+    Some(Payload::Config(Config { cfg_type: cfg_type::CFG_REPLY, attributes }))
 }

@@ -1,5 +1,6 @@
 //! IKE_SA_INIT (RFC 7296 sections 1.2, 2.6, 2.7, 2.23): both roles.
 
+use crate::auth;
 use crate::config::{Connection, Now, Role};
 use crate::cookie::{Admission, Asker, Cookies};
 use crate::endpoint::{CommandError, Datagram, Endpoint, IkeSa, IkeSaCommon, State};
@@ -13,41 +14,27 @@ use crate::payloads::Payloads;
 use crate::timer::{Timer, Timers};
 use crate::window::{InFlight, Packets, Patience, Window};
 use crate::wire::message::{HeaderFields, encode_message, parse_payloads};
+use crate::wire::payload::NONCE_LEN;
 use crate::wire::{ExchangeType, Header, Payload, Proposal};
 use bytes::Bytes;
 use ferry6_crypto::{CryptoError, Group, HashAlgorithm, KeyExchange};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// "X.509 Certificate - Signature" (section 3.6).
-pub(crate) const X509_SIGNATURE: u8 = 4;
 /// Cookies that a responder may ask for in a row.
 const MAX_COOKIES: u8 = 3;
 /// A cookie has 1 to 64 octets (section 2.6).
 const COOKIE_LEN: std::ops::RangeInclusive<usize> = 1..=64;
-/// A nonce has 16 to 256 octets (section 2.10).
-pub(crate) const NONCE_LEN: std::ops::RangeInclusive<usize> = 16..=256;
-/// What we verify signatures with (RFC 7427 section 4), and the identity hash for Ed25519 (RFC 8420).
-const SIGNATURE_HASHES: [HashAlgorithm; 4] =
-    [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512, HashAlgorithm::Identity];
-
 /// Recognises a retransmitted request by all of it and its sender (section 2.1).
 pub(crate) type InitKey = (SocketAddr, [u8; 32]);
 
 fn signature_hashes() -> Payload {
-    let data: Vec<u8> = SIGNATURE_HASHES.iter().flat_map(|h| h.id().to_be_bytes()).collect();
-    notify::plain(notify::SIGNATURE_HASH_ALGORITHMS, data)
+    notify::plain(notify::SIGNATURE_HASH_ALGORITHMS, auth::encode_hashes())
 }
 
 /// The peer's list; `None` where it sent none (it then takes only the classic methods).
 fn peer_hashes(payloads: &Payloads) -> Option<Vec<HashAlgorithm>> {
-    let list = payloads.notify(notify::SIGNATURE_HASH_ALGORITHMS)?;
-    Some(
-        list.data
-            .chunks_exact(2)
-            .filter_map(|id| HashAlgorithm::from_id(u16::from_be_bytes([id[0], id[1]])))
-            .collect(),
-    )
+    payloads.notify(notify::SIGNATURE_HASH_ALGORITHMS).map(|list| auth::decode_hashes(&list.data))
 }
 
 fn vendor_text(payloads: &Payloads) -> Vec<String> {

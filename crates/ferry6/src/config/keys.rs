@@ -199,8 +199,7 @@ pub fn crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, S
         return Err(format!("{} holds no CRL (no BEGIN X509 CRL)", path.display()));
     }
     for (n, crl) in list.iter().enumerate() {
-        x509_parser::parse_x509_crl(crl)
-            .map_err(|e| format!("{}: CRL {}: cannot be parsed: {e}", path.display(), n + 1))?;
+        ferry6_ike::certs::check_crl(crl).map_err(|e| format!("{}: CRL {}: {e}", path.display(), n + 1))?;
     }
     Ok(list)
 }
