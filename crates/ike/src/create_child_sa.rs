@@ -147,6 +147,10 @@ impl ChildRequest {
         common: &mut IkeSaCommon,
         payloads: &Payloads,
     ) -> State {
+        if s.closing.is_some() {
+            // DELETE for the IKE SA comes next and takes along what the peer has made.
+            return State::Established(s);
+        }
         if payloads.sa.is_none() {
             let error = payloads.error().map(|n| (n.notify_type, n.data.clone()));
             return self.on_refusal(s, endpoint, now, common, error);
@@ -679,6 +683,7 @@ impl Established {
         self.heard = now.monotonic;
         // That hash covers the SPIs.
         self.seen_as = None;
+        self.learn_mapping();
         if matches!(self.pending.take(), Some(Pending::Update(_))) {
             self.want(Task::UpdateAddresses);
         }

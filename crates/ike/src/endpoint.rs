@@ -189,6 +189,11 @@ impl Endpoint {
         self.config = config;
     }
 
+    /// The port behind the non-ESP marker, as bound, where the configuration could not know it.
+    pub fn set_nat_port(&mut self, port: u16) {
+        self.config.nat_port = port;
+    }
+
     // --- input -------------------------------------------------------------------------------------------------
 
     /// A datagram came in; on the NAT port the marker is already off.

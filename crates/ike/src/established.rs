@@ -8,7 +8,7 @@ use crate::event::{self, CloseReason, Event, IkeSaId, Lease, Path, Reqid};
 use crate::identity::Identity;
 use crate::ike_auth::Agreed;
 use crate::ike_sa_init::InitKey;
-use crate::informational::Update;
+use crate::informational::{PathCheck, Update};
 use crate::keymat::SkD;
 use crate::nat::Nat;
 use crate::negotiation::SelectedIke;
@@ -78,6 +78,8 @@ pub(crate) enum Task {
     Probe,
     /// MOBIKE: tell the peer that we moved.
     UpdateAddresses,
+    /// MOBIKE: is the peer where it says?
+    CheckPath,
 }
 
 /// One type for each answer that may be awaited.
@@ -88,6 +90,7 @@ pub(crate) enum Pending {
     Close,
     Probe,
     Update(Update),
+    CheckPath(PathCheck),
 }
 
 impl Established {
@@ -138,6 +141,7 @@ impl Established {
             nat_remote: self.nat.remote,
         })));
         self.arm(endpoint, common, now);
+        self.learn_mapping();
     }
 
     /// Timers of a new IKE SA, the first one or one from a rekey.
@@ -284,6 +288,7 @@ impl Established {
             }
             Some(Pending::Close) => return self.finish(endpoint, common),
             Some(Pending::Update(update)) => update.on_response(self, endpoint, common, payloads),
+            Some(Pending::CheckPath(check)) => check.on_response(self, endpoint, now, common, payloads),
             Some(Pending::Probe) => {
                 self.on_probed(endpoint, common, payloads);
                 State::Established(self)
@@ -400,10 +405,11 @@ impl Established {
                     self.update_addresses(endpoint, now, common);
                     Ok(())
                 }
+                Task::CheckPath => self.check_path(endpoint, now, common),
             };
             if let Err(error) = started {
                 let who = self.who(common);
-                endpoint.notice(true, format!("{who}: cannot rekey: {error}"));
+                endpoint.notice(true, format!("{who}: cryptography failed: {error}"));
             }
         }
         self.arm_children(common);

@@ -12,7 +12,7 @@ use crate::payloads::Payloads;
 use crate::spare::Spare;
 use crate::window::ResponseToken;
 use crate::wire::{Delete, ExchangeType, Payload};
-use ferry6_crypto::Spi;
+use ferry6_crypto::{CryptoError, Spi};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -28,6 +28,29 @@ fn delete_esp(spis: impl IntoIterator<Item = Spi>) -> Payload {
 /// UPDATE_SA_ADDRESSES on its way, for this path (RFC 4555 section 3.5).
 pub(crate) struct Update {
     path: Path,
+}
+
+/// COOKIE2 on its way.
+pub(crate) struct PathCheck {
+    cookie: Vec<u8>,
+}
+
+impl PathCheck {
+    pub(crate) fn on_response(
+        self,
+        s: Box<Established>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        payloads: &Payloads,
+    ) -> State {
+        if payloads.notify(notify::COOKIE2).is_some_and(|n| n.data == self.cookie) {
+            return State::Established(s);
+        }
+        let why = "it moved, but does not repeat the COOKIE2 sent to its new address".to_owned();
+        let patience = endpoint.config.close_patience;
+        s.close(endpoint, now, common, patience, CloseReason::PeerMisbehaved(why))
+    }
 }
 
 impl Established {
@@ -61,6 +84,20 @@ impl Established {
         self.send(endpoint, now, common, ExchangeType::Informational, &payloads, pending);
     }
 
+    /// Return routability (RFC 4555 section 3.7): a peer that moved must read at its new address what we send there.
+    pub(crate) fn check_path(
+        &mut self,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+    ) -> Result<(), CryptoError> {
+        let cookie = endpoint.nonce()?;
+        let payload = notify::plain(notify::COOKIE2, cookie.clone());
+        let pending = Pending::CheckPath(PathCheck { cookie });
+        self.send(endpoint, now, common, ExchangeType::Informational, &[payload], pending);
+        Ok(())
+    }
+
     fn nat_payloads(&self, endpoint: &Endpoint, common: &IkeSaCommon, path: Path) -> [Payload; 2] {
         nat::payloads(&endpoint.crypto, common.spis(), path, endpoint.config.force_encap)
     }
@@ -83,13 +120,20 @@ impl Established {
 }
 
 impl Established {
-    /// The answer to a probe. With MOBIKE a new mapping, or the first sight of one, is told to the peer: it may be
-    /// behind a NAT itself and does not follow by itself (RFC 4555 section 3.8).
+    /// As the MOBIKE initiator behind a NAT: asks how the peer sees us, to notice later that the mapping has changed.
+    pub(crate) fn learn_mapping(&mut self) {
+        if self.mobike && self.first_role == Role::Initiator && self.nat.local {
+            self.want(Task::Probe);
+        }
+    }
+
+    /// The answer to a probe. With MOBIKE a new mapping is told to the peer: it may be behind a NAT itself, and does not
+    /// follow by itself then (RFC 4555 section 3.8).
     pub(crate) fn on_probed(&mut self, endpoint: &Endpoint, common: &IkeSaCommon, payloads: &Payloads) {
         if !self.mobike || self.first_role != Role::Initiator {
             return;
         }
-        let before = self.seen_as.clone();
+        let before = self.seen_as.take();
         if self.learn_nat(endpoint, common, common.path, payloads) && self.nat.local && before != self.seen_as
         {
             self.want(Task::UpdateAddresses);
@@ -214,8 +258,9 @@ impl Established {
                 && n.data != no_nats(path)
             {
                 answer.push(notify::plain(notify::UNEXPECTED_NAT_DETECTED, Vec::new()));
-            } else {
+            } else if common.path != path {
                 self.set_path(endpoint, common, path);
+                self.want(Task::CheckPath);
             }
         }
         if self.learn_nat(endpoint, common, path, payloads) {

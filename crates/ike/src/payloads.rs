@@ -13,7 +13,6 @@ pub(crate) struct Payloads {
     pub(crate) id_initiator: Option<RawId>,
     pub(crate) id_responder: Option<RawId>,
     pub(crate) certs: Vec<(u8, Vec<u8>)>,
-    pub(crate) cert_request: bool,
     pub(crate) auth: Option<(u8, Vec<u8>)>,
     pub(crate) ts_initiator: Option<Vec<TrafficSelector>>,
     pub(crate) ts_responder: Option<Vec<TrafficSelector>>,
@@ -62,7 +61,6 @@ impl Payloads {
                 Payload::IdInitiator(id) => once(&mut out.id_initiator, id, "IDi")?,
                 Payload::IdResponder(id) => once(&mut out.id_responder, id, "IDr")?,
                 Payload::Cert { encoding, data } => out.certs.push((encoding, data)),
-                Payload::CertReq { .. } => out.cert_request = true,
                 Payload::Auth { method, data } => once(&mut out.auth, (method, data), "AUTH")?,
                 Payload::TsInitiator(ts) => once(&mut out.ts_initiator, ts, "TSi")?,
                 Payload::TsResponder(ts) => once(&mut out.ts_responder, ts, "TSr")?,
@@ -74,7 +72,7 @@ impl Payloads {
                 Payload::Unknown { payload_type, critical: true, .. } => {
                     return Err(BadPayloads::Critical(payload_type));
                 }
-                Payload::Unknown { .. } => {}
+                Payload::CertReq { .. } | Payload::Unknown { .. } => {}
             }
         }
         Ok(out)

@@ -202,7 +202,8 @@ impl Window {
     ) -> Instant {
         assert!(self.in_flight.is_none(), "the window is one request wide");
         let id = self.next_request;
-        self.next_request += 1;
+        // After 2^32 messages an IKE SA was rekeyed long ago (section 2.2).
+        self.next_request = self.next_request.wrapping_add(1);
         self.response_parts = None;
         let packets = self.seal(exchange, false, id, payloads);
         let (in_flight, until) = InFlight::start(packets, now, config, path, events);
@@ -289,7 +290,7 @@ impl Window {
         if id == self.expected_request {
             return match self.open(message, false) {
                 Opened::Whole(plain) => {
-                    self.expected_request += 1;
+                    self.expected_request = self.expected_request.wrapping_add(1);
                     self.request_parts = None;
                     self.answered = None;
                     let token = ResponseToken { exchange: header.exchange, message_id: id, path };

@@ -27,10 +27,6 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket as Watched;
 use tokio::sync::mpsc;
 
-/// The endpoint's names for our two sockets, whatever ports they are really bound to.
-pub(crate) const IKE_PORT: u16 = 500;
-/// With non-ESP marker (RFC 3948 section 2.2).
-pub(crate) const NAT_PORT: u16 = 4500;
 /// How often the counters are looked at for signs of life.
 const ACTIVITY_INTERVAL: Duration = Duration::from_secs(1);
 /// Events that wait for the program; notices beyond this are lost, then what never came up.
@@ -127,7 +123,9 @@ fn udp_path(path: &Path) -> UdpPath {
 }
 
 impl Control {
-    pub(crate) fn new(endpoint: Endpoint, parts: Parts) -> Self {
+    pub(crate) fn new(mut endpoint: Endpoint, parts: Parts) -> Self {
+        // The kernel may have chosen it; NAT detection is true only with the real one.
+        endpoint.set_nat_port(parts.nat.port);
         let drops = &parts.drops[0];
         let start = Instant::now();
         Self {
@@ -162,14 +160,14 @@ impl Control {
             tokio::select! {
                 _ = ike.readable() => {
                     // `WouldBlock` tells the event loop to wait for more.
-                    let _ = ike.try_io(Interest::READABLE, || self.receive(&mut ike_receiver, IKE_PORT));
+                    let _ = ike.try_io(Interest::READABLE, || self.receive(&mut ike_receiver, self.parts.ike.port));
                 }
                 _ = nat.readable() => {
-                    let _ = nat.try_io(Interest::READABLE, || self.receive(&mut nat_receiver, NAT_PORT));
+                    let _ = nat.try_io(Interest::READABLE, || self.receive(&mut nat_receiver, self.parts.nat.port));
                 }
                 Some(datagram) = channels.ike.recv() => {
                     let path = Path {
-                        local: SocketAddrV4::new(datagram.local, NAT_PORT).into(),
+                        local: SocketAddrV4::new(datagram.local, self.parts.nat.port).into(),
                         remote: datagram.source.into(),
                     };
                     self.endpoint.handle_datagram(now(), path, &datagram.message);
@@ -240,7 +238,7 @@ impl Control {
                             remote: meta.source.into(),
                         };
                         for datagram in buffer[meta.start..meta.start + meta.len].chunks(meta.segment) {
-                            if port == IKE_PORT {
+                            if port == self.parts.ike.port {
                                 self.endpoint.handle_datagram(now(), path, datagram);
                                 continue;
                             }
@@ -276,7 +274,7 @@ impl Control {
 
     fn transmit(&mut self, transmit: &Transmit) {
         let path = udp_path(&transmit.path);
-        let result = if transmit.path.local.port() == NAT_PORT {
+        let result = if transmit.path.local.port() == self.parts.nat.port {
             let mut datagram = Vec::with_capacity(NON_ESP_MARKER.len() + transmit.payload.len());
             datagram.extend_from_slice(&NON_ESP_MARKER);
             datagram.extend_from_slice(&transmit.payload);
@@ -564,7 +562,7 @@ impl Control {
             }
             Report::PathChanged(spi, path) => {
                 let path = Path {
-                    local: SocketAddrV4::new(path.local, NAT_PORT).into(),
+                    local: SocketAddrV4::new(path.local, self.parts.nat.port).into(),
                     remote: path.remote.into(),
                 };
                 self.endpoint.esp_path_changed(now(), spi, path);
@@ -594,7 +592,7 @@ impl Control {
         match command {
             Command::Initiate { connection, broker, answer } => {
                 let path = Path {
-                    local: SocketAddr::new(self.local_address(broker), IKE_PORT),
+                    local: SocketAddr::new(self.local_address(broker), self.parts.ike.port),
                     remote: broker.into(),
                 };
                 let _ =

@@ -1,6 +1,6 @@
 //! The snapshot that `ferry6 status` shows. Serde's field names are the JSON's.
 
-use crate::control::{Child, Control, NAT_PORT, Pair};
+use crate::control::{Child, Control, Pair};
 use ferry6_crypto::{Cipher, CipherSuite, Integ};
 use ferry6_ike::TrafficSelector;
 use ferry6_ike::config::Role;
@@ -184,9 +184,6 @@ fn seconds_until(at: Option<Instant>, now: Instant) -> Option<u64> {
 }
 
 fn ike_sa(control: &Control, sa: IkeSaStatus, now: Instant) -> IkeSa {
-    // The endpoint's name for the port, and what is really bound.
-    let mut local = sa.path.local;
-    local.set_port(if local.port() == NAT_PORT { control.parts.nat.port } else { control.parts.ike.port });
     let mut children: Vec<ChildSa> = control
         .children
         .values()
@@ -208,7 +205,7 @@ fn ike_sa(control: &Control, sa: IkeSaStatus, now: Instant) -> IkeSa {
         }
         .to_owned(),
         state: sa.state.to_owned(),
-        local: local.to_string(),
+        local: sa.path.local.to_string(),
         remote: sa.path.remote.to_string(),
         local_id: sa.local_id.map(|id| id.to_string()),
         remote_id: sa.remote_id.map(|id| id.to_string()),
