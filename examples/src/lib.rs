@@ -1,1 +1,8 @@
-//! Small programs against each crate of ferry6; see the files beside this folder.
+//! Small programs against each crate of ferry6. Each runs by itself, with no root, device or network:
+//!
+//! - `cargo run -p ferry6-examples --example esp_packet`: seal an ESP packet, open it, and see what is refused.
+//! - `cargo run -p ferry6-examples --example ike_message [HEX]`: take an IKE message apart.
+//! - `cargo run -p ferry6-examples --example ike_handshake`: two endpoints on a fake clock, over a network that loses
+//!   the first message; then a rekey and the end.
+//! - `cargo run -p ferry6-examples --example two_routers`: an IPv6 packet goes through a worker of a client, over a
+//!   pretended wire, and through a worker of a broker.

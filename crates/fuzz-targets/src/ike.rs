@@ -106,7 +106,10 @@ fn selector(input: &mut Input<'_>) -> TrafficSelector {
         let (a, b) = (address(input), address(input));
         AddressRange::V6(a.min(b), a.max(b))
     };
+    let protocol = PROTOCOLS[usize::from(kind >> 4 & 3)];
     let (start_port, end_port) = match kind >> 6 {
+        // RFC 7296 section 3.13.1: no ports without a protocol
+        _ if protocol == 0 => (0, u16::MAX),
         0 | 1 => (0, u16::MAX),
         2 => (u16::MAX, 0),
         _ => {
@@ -114,5 +117,5 @@ fn selector(input: &mut Input<'_>) -> TrafficSelector {
             (a.min(b), a.max(b))
         }
     };
-    TrafficSelector { protocol: PROTOCOLS[usize::from(kind >> 4 & 3)], start_port, end_port, addresses }
+    TrafficSelector { protocol, start_port, end_port, addresses }
 }
