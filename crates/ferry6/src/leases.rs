@@ -60,7 +60,7 @@ pub struct Leases(Arc<Mutex<State>>);
 
 struct State {
     store: Database,
-    pools: BTreeMap<String, Pool>,
+    pools: BTreeMap<String, Arc<Pool>>,
     /// Addresses that nobody gets: the broker's own, and subnet-router anycast addresses.
     reserved: BTreeSet<Ipv6Addr>,
     /// Fixed addresses of all pools.
@@ -133,7 +133,7 @@ impl Leases {
         let records = load(&store).map_err(|e| fault(&path, format!("cannot read the leases: {e}")))?;
         let mut state = State {
             store,
-            pools,
+            pools: pools.into_iter().map(|(name, pool)| (name, Arc::new(pool))).collect(),
             reserved,
             fixed,
             by_identity: HashMap::new(),
@@ -220,7 +220,7 @@ impl State {
 
     fn assign(&mut self, request: &LeaseRequest<'_>) -> Result<Lease, LeaseError> {
         let identity = request.identity;
-        let pool = self.pools.get(request.connection).ok_or_else(|| {
+        let pool = self.pools.get(request.connection).cloned().ok_or_else(|| {
             LeaseError(format!(
                 "no address for {}: connection {:?} has no pool",
                 request.identity, request.connection
@@ -230,7 +230,6 @@ impl State {
         if let Some(address) = self.active.get(&request.ike) {
             return Ok(Lease { address: Some(*address), dns: pool.dns.clone() });
         }
-        let (pool, dns) = (pool.clone(), pool.dns.clone());
         let free_for_us = |state: &Self, address: Ipv6Addr| {
             !pool.several || state.by_address.get(&address).is_none_or(|h| h.users.is_empty())
         };
@@ -261,7 +260,7 @@ impl State {
         });
         holder.users.insert(request.ike);
         self.active.insert(request.ike, address);
-        Ok(Lease { address: Some(address), dns })
+        Ok(Lease { address: Some(address), dns: pool.dns.clone() })
     }
 
     fn release(&mut self, ike: IkeSaId) {
@@ -441,3 +440,6 @@ fn exhausted(pool: &Pool, request: &LeaseRequest<'_>) -> LeaseError {
         ranges.join(", ")
     ))
 }
+
+#[cfg(test)]
+mod tests;

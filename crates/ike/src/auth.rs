@@ -60,7 +60,7 @@ pub enum AuthError {
 }
 
 /// The hashes that we take in signatures, as SIGNATURE_HASH_ALGORITHMS lists them (RFC 7427 section 4). No SHA-1:
-/// RFC 8247 section 3.2.1.
+/// RFC 8247 section 3.2.
 pub const SIGNATURE_HASHES: [HashAlgorithm; 4] =
     [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512, HashAlgorithm::Identity];
 
@@ -249,7 +249,7 @@ mod oid {
 }
 const NULL: &[u8] = b"\x05\x00";
 
-/// What we write; `None` for SHA-1, which method 14 never carries (RFC 8247 section 3.2.1).
+/// What we write; `None` for SHA-1, which method 14 never carries (RFC 8247 section 3.2).
 fn algorithm_identifier(scheme: SignatureScheme) -> Option<Vec<u8>> {
     use SignatureScheme as S;
     let parts: &[&[u8]] = match scheme {

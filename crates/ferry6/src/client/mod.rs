@@ -260,7 +260,6 @@ impl Tunnel {
         let reason = closed.reason.to_string();
         if let State::Up { since, .. } = self.state {
             self.backoff.was_up(since.elapsed());
-            tracing::warn!("tunnel down: {reason}");
         }
         self.failed(Failure::of(closed), reason);
         self.unapply(daemon).await

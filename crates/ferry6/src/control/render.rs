@@ -41,7 +41,12 @@ fn head(out: &mut String, status: &Status) {
         seconds(status.uptime)
     );
     if let Some(client) = &status.client {
-        let address = client.broker_address.map_or(String::new(), |a| format!(" ({a})"));
+        // A broker by address needs no second one.
+        let address = client
+            .broker_address
+            .map(|a| a.to_string())
+            .filter(|a| *a != client.broker)
+            .map_or(String::new(), |a| format!(" ({a})"));
         let retry = client.retry_in.map_or(String::new(), |s| format!(", next try in {}", seconds(s)));
         let reason = client.reason.as_deref().map_or(String::new(), |r| format!(": {r}"));
         line!(out, "  broker  {}{address}, {}{reason}{retry}", client.broker, client.state);
@@ -58,7 +63,7 @@ fn head(out: &mut String, status: &Status) {
     }
     if let Some(broker) = &status.broker {
         let up = router.ike_sas.iter().filter(|s| s.state == "established").count();
-        line!(out, "  listen  {}, {up} tunnels up", broker.listen);
+        line!(out, "  listen  {}; tunnels up: {up}", broker.listen);
         let off =
             if broker.forwarding { "" } else { " (IPv6 forwarding is off: clients reach this machine only)" };
         line!(out, "  routes  {}{off}", broker.routes.join(", "));
@@ -166,12 +171,12 @@ fn esp(out: &mut String, sa: &IkeSa, child: &ChildSa, inbound: bool) {
     };
     let esn = if child.esn { " esn" } else { "" };
     let ipcomp = cpi.map_or(String::new(), |c| format!(" ipcomp 0x{c:04x}"));
+    let human = if bytes < 1000 { String::new() } else { format!(" ({})", show_octets(bytes)) };
     let rekey = child.next_rekey.map_or(String::new(), |s| format!(" rekey {}", seconds(s)));
     line!(
         out,
-        "  esp tunnel from {from} to {to} spi {spi} {}{esn}{ipcomp} packets {packets} bytes {bytes} ({}) age {}{rekey}",
+        "  esp tunnel from {from} to {to} spi {spi} {}{esn}{ipcomp} packets {packets} bytes {bytes}{human} age {}{rekey}",
         child.algorithms,
-        show_octets(bytes),
         seconds(child.age),
     );
 }
