@@ -108,15 +108,25 @@ impl Daemon {
         log.lines().filter(bad).map(str::to_owned).collect()
     }
 
-    /// The end of the log, as a part of an error.
-    pub(super) fn tail(&self) -> String {
+    /// Whether it still runs, and the end of its log: a part of an error.
+    pub(super) fn last_words(&mut self) -> String {
+        let state = match self.child.try_wait() {
+            Ok(Some(status)) => format!("\n  the {} has ended ({status})", self.role),
+            _ => String::new(),
+        };
+        state + &self.tail()
+    }
+
+    fn tail(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        let last = lines[lines.len().saturating_sub(TAIL)..].join("\n    ");
-        if last.is_empty() {
-            "; its log is empty".into()
-        } else {
-            format!("; the end of its log:\n    {last}")
+        match lines.len() {
+            0 => format!("\n  the {}'s log is empty", self.role),
+            n => format!(
+                "\n  the end of the {}'s log:\n    {}",
+                self.role,
+                lines[n.saturating_sub(TAIL)..].join("\n    ")
+            ),
         }
     }
 }

@@ -64,15 +64,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     lab::enter()?;
     let interrupt = Interrupt::install()?;
     let report = Report::new();
-    println!("ferry6 demo: IPv6 across an IPv4-only network, in IPsec in userspace\n");
+    report.text(0, "ferry6 demo: IPv6 across an IPv4-only network, in IPsec in userspace\n\n");
     report.text(4, NETWORK);
-    println!();
+    report.text(0, "\n");
     let result = act(&args, &report, &interrupt);
     match &result {
-        Ok(()) => println!("\nAll as it should be, in {:.1} s.", report.seconds()),
+        Ok(()) => report.text(0, &format!("\nAll as it should be, in {:.1} s.", report.seconds())),
         Err(_) => report.failed(),
     }
     if interrupt.happened() {
+        report.note("end", "interrupted");
         return Ok(ExitCode::from(130));
     }
     result.map(|()| ExitCode::SUCCESS)
@@ -86,6 +87,14 @@ struct Stage {
     directory: TempDir,
 }
 
+impl Stage {
+    /// The same error with what the two daemons have to say about it.
+    fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let words = [&mut self.client, &mut self.broker].map(|daemon| daemon.last_words());
+        anyhow::anyhow!("{error:#}{}", words.concat())
+    }
+}
+
 fn act(args: &Args, report: &Report, interrupt: &Interrupt) -> anyhow::Result<()> {
     let net = build(args, report)?;
     let directory = work_directory()?;
@@ -96,13 +105,16 @@ fn act(args: &Args, report: &Report, interrupt: &Interrupt) -> anyhow::Result<()
         Capture::start(&net.internet, interface, options).map(|capture| (towards, capture))
     });
     let mut stage = daemons(net, directory, report, interrupt)?;
-    let outcome = measure(args, &mut stage, captures, report, interrupt);
-    if args.keep && !interrupt.happened() {
-        if let Err(e) = &outcome {
-            report.failed();
-            println!("{e:#}");
+    let outcome = measure(args, &stage, captures, report, interrupt);
+    if let Err(e) = &outcome {
+        report.failed();
+        if args.keep {
+            report.text(2, &format!("{e:#}"));
         }
-        keep(&stage, interrupt);
+    }
+    let outcome = outcome.map_err(|e| stage.explain(e));
+    if args.keep && !interrupt.happened() {
+        keep(&stage, report, interrupt);
     }
     let stopped = tear_down(stage, report);
     outcome.and(stopped)
@@ -227,7 +239,7 @@ fn daemons(
     let patience = PATIENCE;
     let status = client
         .wait("connected", patience, interrupt, up)
-        .map_err(|e| anyhow::anyhow!("{e:#}{}", broker.tail()))?;
+        .map_err(|e| anyhow::anyhow!("{e:#}{}", broker.last_words()))?;
     let time = client.started.elapsed().as_millis();
     let address = status.client.and_then(|c| c.address).context("a client that is up has an address")?;
     let lifetime = net.home.preferred_lifetime(IpAddr::V6(address))?;
@@ -247,7 +259,7 @@ type Captures = [Result<(&'static str, Capture), lab::Error>; 2];
 
 fn measure(
     args: &Args,
-    stage: &mut Stage,
+    stage: &Stage,
     captures: Captures,
     report: &Report,
     interrupt: &Interrupt,
@@ -269,16 +281,14 @@ fn measure(
         let text = format!("{way}, {target}");
         report.begin("ping", &text);
         let pings = ping::ping(host, target, PINGS, PING_INTERVAL, PING_PATIENCE, interrupt)?;
-        ensure!(pings.all_answered(), "ping, {text}: {pings}{}{}", stage.client.tail(), stage.broker.tail());
+        ensure!(pings.all_answered(), "ping, {text}: {pings}");
         report.done("ping", format_args!("{text:<26} {pings}"));
     }
     let octets = args.megabytes * 1_000_000;
     for (up, way) in [(true, "home to server"), (false, "server to home")] {
         report.begin("TCP", way);
         let moved = transfer::transfer(&net.server, server_ip, &net.home, octets, up, interrupt);
-        let moved = moved.with_context(|| format!("TCP, {way}"));
-        let moved =
-            moved.map_err(|e| anyhow::anyhow!("{e:#}{}{}", stage.client.tail(), stage.broker.tail()))?;
+        let moved = moved.with_context(|| format!("TCP, {way}"))?;
         report.done("TCP", format_args!("{way:<26} {moved}"));
     }
 
@@ -288,10 +298,10 @@ fn measure(
     report.done("IPv4", "goes its own way, as before: home reached the internet's 5.6.7.1");
 
     for (name, status) in [("client", status), ("broker", stage.broker.status()?)] {
-        println!("\n  ferry6 status on the {name}:");
+        report.text(2, &format!("\nferry6 status on the {name}:"));
         report.text(4, &render::status(&status));
     }
-    println!();
+    report.text(0, "\n");
     for daemon in [&stage.client, &stage.broker] {
         let errors = daemon.errors();
         ensure!(errors.is_empty(), "there are errors in a log:\n    {}", errors.join("\n    "));
@@ -343,9 +353,9 @@ fn summary(counts: &Counts) -> String {
     let (esp, ike) = (counts.esp_in_udp, counts.ike + counts.ike_nat);
     let keepalives =
         if counts.keepalives > 0 { format!(", {} keepalives", counts.keepalives) } else { String::new() };
-    let link = counts.arp;
+    let arp = counts.arp;
     format!(
-        "{esp} ESP in UDP ({megabytes:.0} MB), {ike} IKE{keepalives}; nothing else (but {link} ARP of the link itself)"
+        "{esp} ESP in UDP ({megabytes:.0} MB), {ike} IKE{keepalives}; nothing else, save the link's own {arp} ARP"
     )
 }
 
@@ -364,26 +374,25 @@ fn ipv4_goes_on(net: &Article) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn keep(stage: &Stage, interrupt: &Interrupt) {
-    let net = &stage.net;
-    println!(
-        "  It stays, files are in {}. Enter a host with (as this user or root):",
-        stage.directory.path().display()
-    );
-    for host in [&net.home, &net.home_router, &net.internet, &net.firewall, &net.broker, &net.server] {
-        println!("    {:<12} {}", host.name(), host.enter_command());
-    }
-    println!(
-        "  Then for example: ping {}; ferry6 status --socket {}",
+fn keep(stage: &Stage, report: &Report, interrupt: &Interrupt) {
+    let (net, files) = (&stage.net, stage.directory.path().display());
+    let hosts = [&net.home, &net.home_router, &net.internet, &net.firewall, &net.broker, &net.server];
+    let entries = hosts.map(|host| format!("  {:<12} {}\n", host.name(), host.enter_command()));
+    let text = format!(
+        "It stays until Ctrl-C. To enter a host, in another terminal:\n\
+         {}\
+         Then for example, in home: ping {}; {} status --socket {files}/client.sock\n\
+         Keys, configurations and logs are in {files}, seen from within.",
+        entries.concat(),
         article::SERVER,
-        stage.directory.path().join("client.sock").display()
+        std::env::current_exe().unwrap_or_else(|_| "ferry6".into()).display(),
     );
-    println!("  Ctrl-C ends it.");
+    report.text(2, &text);
     while !interrupt.happened() {
         std::thread::sleep(Duration::from_millis(50));
     }
     interrupt.forget();
-    println!();
+    report.text(0, "\n");
 }
 
 fn tear_down(mut stage: Stage, report: &Report) -> anyhow::Result<()> {

@@ -34,12 +34,12 @@ impl Pings {
 impl fmt::Display for Pings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |d: Duration| d.as_secs_f64() * 1000.0;
-        write!(f, "{} of {} answered", self.times.len(), self.sent)?;
+        write!(f, "{} of {}", self.times.len(), self.sent)?;
         if let (Some(min), Some(max)) = (self.times.first(), self.times.last()) {
             let median = self.times[self.times.len() / 2];
             write!(
                 f,
-                ", round trip {:.2} / {:.2} / {:.2} ms (min, median, max)",
+                ", round trip {:.2} / {:.2} / {:.2} ms (min/median/max)",
                 ms(*min),
                 ms(median),
                 ms(*max)

@@ -24,7 +24,7 @@ impl std::fmt::Display for Transfer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (seconds, megabytes) = (self.time.as_secs_f64(), self.octets as f64 / 1e6);
         let rate = megabytes * 8.0 / seconds / 1000.0;
-        write!(f, "{megabytes:.0} MB in {seconds:.2} s: {rate:.2} Gbit/s, each octet as it was sent")
+        write!(f, "{megabytes:.0} MB in {seconds:.2} s, {rate:.2} Gbit/s, each octet checked")
     }
 }
 
@@ -77,7 +77,7 @@ fn send(
         match stream.write(&pattern[at..end]) {
             Ok(n) => {
                 sent += n as u64;
-                patience.reset();
+                patience.reset()?;
             }
             Err(e) => patience.wait_more(e, || format!("sending stopped after {sent} of {octets} octets"))?,
         }
@@ -112,7 +112,7 @@ fn receive(mut stream: &TcpStream, octets: u64, pattern: &[u8], interrupt: &Inte
                     received += part.len() as u64;
                     rest = after;
                 }
-                patience.reset();
+                patience.reset()?;
             }
             Err(e) => patience
                 .wait_more(e, || format!("nothing came any more after {received} of {octets} octets"))?,
@@ -132,8 +132,9 @@ impl<'a> Patience<'a> {
         Patience { interrupt, since: Instant::now() }
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self) -> anyhow::Result<()> {
         self.since = Instant::now();
+        self.interrupt.check()
     }
 
     fn wait_more(&mut self, error: std::io::Error, what: impl Fn() -> String) -> anyhow::Result<()> {
