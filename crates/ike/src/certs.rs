@@ -180,6 +180,29 @@ fn key_hash(crypto: &CryptoProvider, ca: &CertificateDer<'_>) -> Option<Vec<u8>>
     crypto.hashes.digest(HashAlgorithm::Sha1, &[ca.public_key().raw]).ok()
 }
 
+/// Checks our own certificate when it is loaded, as a peer will: a peer tells no more than AUTHENTICATION_FAILED.
+///
+/// # Errors
+/// [`CertError`].
+pub fn check_own(leaf: &CertificateDer<'_>, identity: &Identity, wall: SystemTime) -> Result<(), CertError> {
+    let leaf = read(leaf)?;
+    check_validity(&leaf, wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))?;
+    check_end_entity_usage(&leaf)?;
+    check_identity(&leaf, identity)
+}
+
+/// Checks a trust anchor when it is loaded, so that a useless one is told at once. Returns its subject.
+///
+/// # Errors
+/// [`CertError::Unreadable`], [`CertError::Validity`]. An anchor that is no CA is right where it is the peer's own
+/// certificate, so it is no error here.
+pub fn check_anchor(anchor: &CertificateDer<'_>, wall: SystemTime) -> Result<String, CertError> {
+    let certificate = read(anchor)?;
+    check_validity(&certificate, wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))?;
+    webpki::anchor_from_trusted_cert(anchor).map_err(|error| CertError::Unreadable(error.to_string()))?;
+    Ok(subject(&certificate))
+}
+
 /// Checks a CRL when it is loaded. Returns its issuer.
 ///
 /// # Errors

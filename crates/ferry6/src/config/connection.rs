@@ -5,6 +5,7 @@ use super::proposal;
 use super::reader::{Document, Found, Section};
 use super::values;
 use ferry6_crypto::{CryptoProvider, Secret};
+use ferry6_ike::certs::{self, CertError};
 use ferry6_ike::config::{
     AddressConfig, Credential, IpcompPolicy, PeerAuth, RemoteId, Retransmit, Revocation, Unique,
 };
@@ -273,7 +274,9 @@ fn read_local(
         }
     };
     let leaf = &chain[0];
-    let check = keys::check_own(leaf, key.as_ref().map(|k| k.value.as_ref()), SystemTime::now());
+    let now = SystemTime::now();
+    let check = keys::check_own(leaf, key.as_ref().map(|k| k.value.as_ref()), now);
+    let right_so_far = check.faults.is_empty();
     for fault in check.faults {
         document.problem(&cert, format!("{}: {fault}", cert.value.display()));
     }
@@ -282,8 +285,15 @@ fn read_local(
     }
     let id = match id {
         Some(id) => {
-            if let Err(text) = keys::check_identity(leaf, &id.value) {
-                document.problem(&id, format!("{}: {text}", cert.value.display()));
+            // As a peer will check it: a peer tells no more than AUTHENTICATION_FAILED.
+            match certs::check_own(leaf, &id.value, now) {
+                Err(error @ CertError::Identity { .. }) => {
+                    document.problem(&id, format!("{}: {error}", cert.value.display()));
+                }
+                Err(error) if right_so_far => {
+                    document.problem(&cert, format!("{}: {error}", cert.value.display()));
+                }
+                _ => {}
             }
             id.value
         }
@@ -360,15 +370,27 @@ fn read_remote(remote: &Section<'_>, default_id: RemoteId, own: OwnPsk) -> Optio
         let mut anchors = Vec::new();
         for path in &ca.value {
             match keys::certificates(&path.value) {
-                Ok(list) => anchors.extend(list),
+                Ok(list) => {
+                    for anchor in &list {
+                        match certs::check_anchor(anchor, SystemTime::now()) {
+                            // Another CA of the list may be right still.
+                            Err(error @ CertError::Validity { .. }) => {
+                                document.warn(format!("{}: {error}", path.value.display()));
+                            }
+                            Err(error) => {
+                                whole = false;
+                                document.problem(path, format!("{}: {error}", path.value.display()));
+                            }
+                            Ok(_) => {}
+                        }
+                    }
+                    anchors.extend(list);
+                }
                 Err(text) => {
                     whole = false;
                     document.problem(path, text);
                 }
             }
-        }
-        for warning in keys::check_anchors(&anchors, SystemTime::now()) {
-            document.warn(warning);
         }
         let mut crls = Vec::new();
         for path in crl.iter().flat_map(|f| &f.value) {

@@ -182,7 +182,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     Ok(list)
 }
 
-/// All CRLs of a file: PEM, one or several, or one in DER. Each is parsed.
+/// All CRLs of a file: PEM, one or several, or one in DER.
 ///
 /// # Errors
 /// Unreadable, or no CRL.
@@ -336,45 +336,10 @@ pub fn check_own(
     check
 }
 
-/// Whether our identity stands in our certificate; peers refuse us otherwise (RFC 4945 section 3.1).
-///
-/// # Errors
-/// What stands there instead.
-pub fn check_identity(certificate: &CertificateDer<'_>, id: &Identity) -> Result<(), String> {
-    let names = identities(certificate)?;
-    if names.contains(id) {
-        return Ok(());
-    }
-    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    Err(format!(
-        "{id} does not stand in our certificate, so peers would refuse us; it has: {}",
-        names.join(", ")
-    ))
-}
-
 /// The chain without self-signed certificates; its first stays in any case.
 pub fn without_roots(chain: Vec<CertificateDer<'static>>) -> Vec<CertificateDer<'static>> {
     let root = |c: &CertificateDer<'_>| parse(c).is_ok_and(|p| p.subject().as_raw() == p.issuer().as_raw());
     chain.into_iter().enumerate().filter(|(n, c)| *n == 0 || !root(c)).map(|(_, c)| c).collect()
-}
-
-/// What should be seen about the trusted CAs.
-pub fn check_anchors(anchors: &[CertificateDer<'_>], now: SystemTime) -> Vec<String> {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    let mut warnings = Vec::new();
-    for parsed in anchors.iter().filter_map(|a| parse(a).ok()) {
-        let subject = parsed.subject();
-        if parsed.validity().not_after.timestamp() < i64::try_from(now).unwrap_or(i64::MAX) {
-            warnings.push(format!(
-                "the CA certificate of \"{subject}\" expired on {}",
-                parsed.validity().not_after
-            ));
-        }
-        if !parsed.is_ca() {
-            warnings.push(format!("the certificate of \"{subject}\" among the CAs is no CA's"));
-        }
-    }
-    warnings
 }
 
 /// The subject, for people.

@@ -37,7 +37,7 @@ fn files() -> TempDir {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let ca = params.self_signed(&ca_key).unwrap();
-    fs::write(at.join("ca.pem"), ca.pem()).unwrap();
+    fs::write(at.join("ca.crt"), ca.pem()).unwrap();
     let issuer = Issuer::new(params, ca_key);
     for (name, san) in [
         ("client", SanType::Rfc822Name("client@my.domain".try_into().unwrap())),
@@ -56,7 +56,7 @@ fn files() -> TempDir {
             _ => {}
         }
         let certificate = params.signed_by(&key, &issuer).unwrap();
-        fs::write(at.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        fs::write(at.join(format!("{name}.crt")), certificate.pem()).unwrap();
         secret(at, &format!("{name}.key"), key.serialize_pem());
         if name == "client" {
             let info = pkcs8::PrivateKeyInfoRef::try_from(key.serialized_der()).unwrap();
@@ -105,7 +105,7 @@ fn error(dir: &TempDir, role: &str, text: &str) -> String {
 
 fn client_with(rest: &str) -> String {
     format!(
-        "[broker]\naddress = \"tunnel.my.domain\"\n[local]\ncert = \"client.pem\"\nkey = \"client.key\"\n[remote]\nca = \"ca.pem\"\n{rest}"
+        "[broker]\naddress = \"tunnel.my.domain\"\n[local]\ncert = \"client.crt\"\nkey = \"client.key\"\n[remote]\nca = \"ca.crt\"\n{rest}"
     )
 }
 
@@ -255,7 +255,7 @@ fn faults_name_file_line_key_and_remedy() {
         ),
         (
             "broker",
-            "[local]\ncert = \"broker.pem\"\nkey = \"broker.key\"\n[remote]\nca = \"ca.pem\"\n".to_owned(),
+            "[local]\ncert = \"broker.crt\"\nkey = \"broker.key\"\n[remote]\nca = \"ca.crt\"\n".to_owned(),
             "test.toml:1:1: pool.range: missing: the IPv6 addresses to lease, for example range = \"2a00::100/120\" in [pool]",
         ),
         ("client", "[broker\naddress = 1".to_owned(), "test.toml:1:8: "),
@@ -271,7 +271,7 @@ fn all_faults_of_a_file_at_once() {
     let got = error(
         &dir,
         "client",
-        "[broker]\naddress = 5\n[local]\ncert = \"missing.pem\"\nkey = \"client.key\"\n[remote]\nca = \"ca.pem\"\n[tunnel]\nworker = 2\nmetric = 0\n",
+        "[broker]\naddress = 5\n[local]\ncert = \"missing.pem\"\nkey = \"client.key\"\n[remote]\nca = \"ca.crt\"\n[tunnel]\nworker = 2\nmetric = 0\n",
     );
     let heads: Vec<&str> = got.lines().filter(|l| l.contains("test.toml:")).collect();
     assert_eq!(
@@ -291,7 +291,7 @@ fn keys_and_certificates() {
     let at = dir.path();
     let local = |cert: &str, key: &str, rest: &str| {
         format!(
-            "[local]\ncert = \"{cert}\"\nkey = \"{key}\"\n{rest}\n[remote]\nca = \"ca.pem\"\n[pool]\nrange = \"2a00::100/120\"\n"
+            "[local]\ncert = \"{cert}\"\nkey = \"{key}\"\n{rest}\n[remote]\nca = \"ca.crt\"\n[pool]\nrange = \"2a00::100/120\"\n"
         )
     };
     fs::write(at.join("open.key"), fs::read(at.join("broker.key")).unwrap()).unwrap();
@@ -300,19 +300,19 @@ fn keys_and_certificates() {
     secret(at, "wrong.passphrase", "no\n");
     fs::write(at.join("both.p12"), [0x30, 0x82, 0x01, 0x00, 0x02, 0x01, 0x03, 0x30]).unwrap();
     for (text, wanted) in [
-        (local("broker.pem", "client.key", ""), "local.cert: broker.pem: the private key does not belong to the certificate of \"CN=broker\""),
-        (local("broker.pem", "open.key", ""), "local.key: open.key may be read by others than its owner (mode 0640); do: chmod 600 open.key"),
-        (local("broker.pem", "absent.key", ""), "local.key: cannot read absent.key: No such file or directory"),
-        (local("broker.pem", "garbage.key", ""), "local.key: garbage.key"),
-        (local("broker.pem", "ca.pem", ""), "local.key: ca.pem may be read by others"),
+        (local("broker.crt", "client.key", ""), "local.cert: broker.crt: the private key does not belong to the certificate of \"CN=broker\""),
+        (local("broker.crt", "open.key", ""), "local.key: open.key may be read by others than its owner (mode 0640); do: chmod 600 open.key"),
+        (local("broker.crt", "absent.key", ""), "local.key: cannot read absent.key: No such file or directory"),
+        (local("broker.crt", "garbage.key", ""), "local.key: garbage.key"),
+        (local("broker.crt", "ca.crt", ""), "local.key: ca.crt may be read by others"),
         (local("client.key", "client.key", ""), "local.cert: client.key holds no certificate (no BEGIN CERTIFICATE)"),
         (local("both.p12", "broker.key", ""), "local.cert: both.p12 is PKCS#12, which is not supported; do: openssl pkcs12"),
-        (local("expired.pem", "expired.key", ""), "the certificate of \"CN=expired\" expired on"),
-        (local("early.pem", "early.key", ""), "is this machine's clock right?"),
-        (local("broker.pem", "broker.key", "id = \"other.my.domain\""), "local.id: broker.pem: other.my.domain does not stand in our certificate, so peers would refuse us; it has: tunnel.my.domain"),
-        (local("client.pem", "client-encrypted.key", ""), "client-encrypted.key is encrypted; name a file with its passphrase: key_passphrase_file"),
-        (local("client.pem", "client-encrypted.key", "key_passphrase_file = \"wrong.passphrase\""), "client-encrypted.key: wrong passphrase"),
-        (local("broker.pem", "broker.key", "psk = \"0123456789abcdef\""), "either a certificate or a pre-shared key, not both"),
+        (local("expired.crt", "expired.key", ""), "the certificate of \"CN=expired\" expired on"),
+        (local("early.crt", "early.key", ""), "is this machine's clock right?"),
+        (local("broker.crt", "broker.key", "id = \"other.my.domain\""), "local.id: broker.crt: identity other.my.domain does not stand in the certificate of "),
+        (local("client.crt", "client-encrypted.key", ""), "client-encrypted.key is encrypted; name a file with its passphrase: key_passphrase_file"),
+        (local("client.crt", "client-encrypted.key", "key_passphrase_file = \"wrong.passphrase\""), "client-encrypted.key: wrong passphrase"),
+        (local("broker.crt", "broker.key", "psk = \"0123456789abcdef\""), "either a certificate or a pre-shared key, not both"),
         ("[local]\nid = \"tunnel.my.domain\"\npsk = \"0123456789abcdef\"\n[pool]\nrange = \"2a00::100/120\"\n".to_owned(), "local.psk: the configuration holds a secret, and test.toml may be read by others than its owner (mode 0644); do: chmod 600 test.toml"),
         ("[local]\nid = \"tunnel.my.domain\"\npsk = \"short\"\n[pool]\nrange = \"2a00::100/120\"\n".to_owned(), "local.psk: a pre-shared key of 5 octets is guessed in no time"),
     ] {
@@ -327,7 +327,7 @@ fn pools() {
     let dir = files();
     let with = |pool: &str| {
         format!(
-            "[local]\ncert = \"broker.pem\"\nkey = \"broker.key\"\n[remote]\nca = \"ca.pem\"\n[pool]\n{pool}\n"
+            "[local]\ncert = \"broker.crt\"\nkey = \"broker.key\"\n[remote]\nca = \"ca.crt\"\n[pool]\n{pool}\n"
         )
     };
     for (pool, wanted) in [

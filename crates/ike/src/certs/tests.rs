@@ -178,6 +178,8 @@ fn expired_and_not_yet_valid() {
     let old_root = Ca::self_signed(short("old root"), key()).unwrap();
     let result = simple(&[issue(client(), &old_root)], &[old_root.der()]);
     assert_eq!(expired(result.unwrap_err()), "O=ferry6, CN=old root");
+    assert!(matches!(check_anchor(old_root.der(), wall()), Err(CertError::Validity { .. })));
+    assert_eq!(check_anchor(root.der(), wall()), Ok("O=ferry6, CN=root".into()));
 }
 
 #[test]
@@ -366,6 +368,14 @@ fn malformed_usages() {
             );
         }
     }
+}
+
+#[test]
+fn our_own_certificate() {
+    let leaf = issue(client(), &ca("ca"));
+    assert_eq!(check_own(&leaf, &id("client@my.domain"), wall()), Ok(()));
+    assert!(matches!(check_own(&leaf, &id("my.domain"), wall()), Err(CertError::Identity { .. })));
+    assert!(matches!(check_own(&leaf, &id("client@my.domain"), year(2050)), Err(CertError::Validity { .. })));
 }
 
 fn critical_extension() -> CustomExtension {
@@ -619,6 +629,7 @@ fn certificates_of_version_1() {
             "certificate cannot be read: CN=old CA is of version 1; make it anew as version 3, for it has no extensions"
         );
     }
+    assert!(check_anchor(&old, wall()).is_err());
 }
 
 #[test]
