@@ -9,6 +9,9 @@ mod outbound;
 pub use inbound::{Inbound, InboundCommand, InboundIo, NewInbound};
 pub use outbound::{NewOutbound, Outbound, OutboundCommand, OutboundIo, Verdict};
 
+#[cfg(test)]
+mod tests;
+
 use crate::batch::UdpPath;
 use ferry6_crypto::Spi;
 
