@@ -11,7 +11,7 @@ impl Sum {
     /// Adds octets; an odd last one counts as the high half of a word, so only the last part may be odd.
     #[inline]
     #[must_use]
-    pub fn add(self, octets: &[u8]) -> Self {
+    pub fn octets(self, octets: &[u8]) -> Self {
         // Native-endian 32-bit words in 64-bit lanes: the one's complement sum doesn't care about the octet order
         // (RFC 1071 section 2.B), and independent lanes let the compiler use vector registers.
         let mut lanes = [0_u64; 8];
@@ -51,7 +51,7 @@ impl Sum {
     #[must_use]
     pub fn add_pseudo_header(self, addresses: &[u8], upper_len: usize, protocol: u8) -> Self {
         let len = (upper_len as u32).to_be_bytes();
-        self.add(addresses)
+        self.octets(addresses)
             .add_u16(u16::from_be_bytes([len[0], len[1]]))
             .add_u16(u16::from_be_bytes([len[2], len[3]]))
             .add_u16(u16::from(protocol))
@@ -105,27 +105,27 @@ mod tests {
     #[test]
     fn rfc_1071_example() {
         let octets = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(Sum::ZERO.add(&octets).checksum(), (!0xddf2_u16).to_be_bytes());
+        assert_eq!(Sum::ZERO.octets(&octets).checksum(), (!0xddf2_u16).to_be_bytes());
     }
 
     proptest! {
         #[test]
         fn equals_the_plain_sum(octets in proptest::collection::vec(any::<u8>(), 0..3000)) {
-            prop_assert_eq!(u16::from_be_bytes(Sum::ZERO.add(&octets).checksum()), plain(&octets));
+            prop_assert_eq!(u16::from_be_bytes(Sum::ZERO.octets(&octets).checksum()), plain(&octets));
         }
         #[test]
         fn parts_add_up(octets in proptest::collection::vec(any::<u8>(), 0..300), cut in 0_usize..150) {
             let cut = (cut * 2).min(octets.len() & !1);
             let (a, b) = octets.split_at(cut);
-            prop_assert_eq!(Sum::ZERO.add(a).add(b).checksum(), Sum::ZERO.add(&octets).checksum());
+            prop_assert_eq!(Sum::ZERO.octets(a).octets(b).checksum(), Sum::ZERO.octets(&octets).checksum());
         }
         #[test]
         fn a_valid_checksum_verifies(mut octets in proptest::collection::vec(any::<u8>(), 2..300), value: u16) {
             octets[..2].fill(0);
-            let sum = Sum::ZERO.add(&octets).checksum();
+            let sum = Sum::ZERO.octets(&octets).checksum();
             octets[..2].copy_from_slice(&sum);
-            prop_assert!(Sum::ZERO.add(&octets).is_valid());
-            let with = Sum::ZERO.add(&octets).add_u16(value).sub_u16(value);
+            prop_assert!(Sum::ZERO.octets(&octets).is_valid());
+            let with = Sum::ZERO.octets(&octets).add_u16(value).sub_u16(value);
             prop_assert!(with.is_valid());
         }
     }

@@ -352,7 +352,7 @@ impl Candidate {
         let proto = if self.kind == Kind::Tcp { protocol::TCP } else { protocol::UDP };
         Sum::ZERO
             .add_pseudo_header(&packet[8..40], packet.len() - IPV6_HEADER_LEN, proto)
-            .add(&packet[IPV6_HEADER_LEN..])
+            .octets(&packet[IPV6_HEADER_LEN..])
             .is_valid()
     }
 }

@@ -84,7 +84,7 @@ impl<'a> Segments<'a> {
         let stored = [packet[transport + csum], packet[transport + csum + 1]];
         // The kernel summed the pseudo-header with the length of the whole; a Routing Header's final destination is in
         // it as well. So only the length is exchanged (RFC 1624).
-        let base = Sum::ZERO.add(&stored).sub_u16((upper >> 16) as u16).sub_u16(upper as u16);
+        let base = Sum::ZERO.octets(&stored).sub_u16((upper >> 16) as u16).sub_u16(upper as u16);
         Ok(Self {
             packet,
             headers,
@@ -140,7 +140,7 @@ impl<'a> Segments<'a> {
         if self.gso == Gso::None {
             out.copy_from_slice(self.packet);
             if let Some((_, at)) = self.partial {
-                let sum = Sum::ZERO.add(&out[self.transport..]).checksum();
+                let sum = Sum::ZERO.octets(&out[self.transport..]).checksum();
                 let udp = at - self.transport == UDP_CSUM;
                 store(out, at, sum, udp);
             }
@@ -170,7 +170,7 @@ impl<'a> Segments<'a> {
         if let Some((base, at)) = self.partial {
             let at = at - self.transport;
             transport[at..at + 2].fill(0);
-            let sum = base.add_u16((upper >> 16) as u16).add_u16(upper as u16).add(transport).checksum();
+            let sum = base.add_u16((upper >> 16) as u16).add_u16(upper as u16).octets(transport).checksum();
             store(transport, at, sum, self.gso == Gso::Udp);
         }
         len

@@ -61,7 +61,8 @@ pub fn write(error: IcmpError, packet: &[u8], parsed: &Parsed, out: &mut [u8; MA
     out[40..44].copy_from_slice(&[kind, code, 0, 0]);
     out[44..48].copy_from_slice(&word.to_be_bytes());
     out[48..len].copy_from_slice(quoted);
-    let sum = Sum::ZERO.add_pseudo_header(&out[8..40], upper, protocol::ICMPV6).add(&out[40..len]).checksum();
+    let sum =
+        Sum::ZERO.add_pseudo_header(&out[8..40], upper, protocol::ICMPV6).octets(&out[40..len]).checksum();
     out[42..44].copy_from_slice(&sum);
     Some(len)
 }

@@ -65,7 +65,7 @@ impl Header {
     /// Writes the header.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut octets = [0; HEADER_LEN];
-        octets[0] = u8::from(self.needs_csum) * NEEDS_CSUM | u8::from(self.data_valid) * DATA_VALID;
+        octets[0] = (u8::from(self.needs_csum) * NEEDS_CSUM) | (u8::from(self.data_valid) * DATA_VALID);
         octets[1] = match self.gso {
             Gso::None => 0,
             Gso::Tcp6 => GSO_TCPV6,

@@ -119,7 +119,7 @@ impl Messages {
         header.msg_iovlen = 1;
         header.msg_control =
             if control_len == 0 { std::ptr::null_mut() } else { self.controls[slot].0.as_mut_ptr().cast() };
-        header.msg_controllen = control_len as _;
+        header.msg_controllen = control_len;
         header.msg_flags = 0;
     }
 
@@ -178,7 +178,7 @@ impl Messages {
             header.msg_iov = &raw mut self.iovecs[slot];
             header.msg_iovlen = 1;
             header.msg_control = self.controls[slot].0.as_mut_ptr().cast();
-            header.msg_controllen = CONTROL_LEN as _;
+            header.msg_controllen = CONTROL_LEN;
             header.msg_flags = 0;
         }
         // SAFETY: the first `slots` headers were just written: their pointers are to fields of `self` and to disjoint parts
@@ -215,8 +215,7 @@ impl Messages {
                 local: Ipv4Addr::UNSPECIFIED,
                 tos: 0,
             };
-            let controls =
-                &self.controls[slot].0[..(header.msg_hdr.msg_controllen as usize).min(CONTROL_LEN)];
+            let controls = &self.controls[slot].0[..header.msg_hdr.msg_controllen.min(CONTROL_LEN)];
             for (level, kind, data) in control_messages(controls) {
                 match (level, kind, data) {
                     (libc::IPPROTO_IP, libc::IP_PKTINFO, [_, _, _, _, a, b, c, d, ..]) => {

@@ -39,7 +39,8 @@ impl Ipv6Packet {
 fn with_checksum(packet: Ipv6Packet, mut upper: Vec<u8>, at: usize) -> Vec<u8> {
     let mut addresses = packet.source.octets().to_vec();
     addresses.extend(packet.destination.octets());
-    let sum = Sum::ZERO.add_pseudo_header(&addresses, upper.len(), packet.next_header).add(&upper).checksum();
+    let sum =
+        Sum::ZERO.add_pseudo_header(&addresses, upper.len(), packet.next_header).octets(&upper).checksum();
     // RFC 8200 section 8.1: a UDP checksum of zero is sent as all ones.
     let sum = if sum == [0, 0] && packet.next_header == protocol::UDP { [0xff, 0xff] } else { sum };
     upper[at..at + 2].copy_from_slice(&sum);

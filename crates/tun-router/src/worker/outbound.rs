@@ -91,8 +91,8 @@ pub enum Verdict {
 /// The SAs of one reqid: the one in use, and those that wait.
 #[derive(Default)]
 struct Child {
-    current: Option<Box<Installed>>,
-    waiting: Vec<Box<Installed>>,
+    current: Option<Installed>,
+    waiting: Vec<Installed>,
 }
 
 /// The outbound half of a worker.
@@ -150,7 +150,7 @@ impl Outbound {
                         plain: vec![0; IPV6_HEADER_LEN + usize::from(u16::MAX)].into_boxed_slice(),
                     });
                 }
-                let installed = Box::new(Installed { new: *new, soft_told: false });
+                let installed = Installed { new: *new, soft_told: false };
                 self.children.entry(reqid).or_default().waiting.push(installed);
                 if switch {
                     self.switch(reqid, spi, io);
@@ -234,8 +234,7 @@ impl Outbound {
                 return Verdict::Done;
             }
         };
-        let Some(sa) = self.children.get_mut(&policy.reqid).and_then(|child| child.current.as_deref_mut())
-        else {
+        let Some(sa) = self.children.get_mut(&policy.reqid).and_then(|child| child.current.as_mut()) else {
             self.drops.count(DropReason::OutNoSa);
             self.answer(now, IcmpError::NoRoute, packet, &parsed, io);
             return Verdict::Done;
