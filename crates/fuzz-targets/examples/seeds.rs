@@ -30,7 +30,8 @@ fn main() -> io::Result<()> {
     encrypted()?;
     endpoints()?;
     inner()?;
-    certificates()
+    certificates()?;
+    configurations()
 }
 
 fn esp() -> io::Result<()> {
@@ -319,4 +320,16 @@ fn certificates() -> io::Result<()> {
     write("certificates", "chain-with-crl", &octets(&anchor, &leaf, &crl))?;
     write("certificates", "chain", &octets(&anchor, &leaf, &[]))?;
     write("certificates", "pinned", &octets(&leaf, &leaf, &[]))
+}
+
+fn configurations() -> io::Result<()> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
+    for (kind, name) in [(0, "client"), (0, "client-full"), (1, "broker"), (1, "broker-full")] {
+        let text = fs::read(docs.join(name).with_extension("toml"))?;
+        write("configuration", name, &[&[kind], &text[..]].concat())?;
+    }
+    write("configuration", "ike-proposal", b"\x02aes256gcm16-sha256-x25519")?;
+    write("configuration", "esp-proposal", b"\x03aes256-sha256-ecp256-esn")?;
+    write("configuration", "psk-hex", b"\x040x00112233445566778899aabbccddeeff")?;
+    write("configuration", "request", br#"{"command":"rekey","what":"ike","which":"home"}"#)
 }

@@ -130,7 +130,7 @@ fn infer(top: u64, low: u32, size: u64) -> Option<u64> {
     let (th, tl) = (top >> 32, top & 0xffff_ffff);
     let low = u64::from(low);
     let high = if tl >= size - 1 {
-        if low > tl - size { th } else { th + 1 }
+        if low >= tl - (size - 1) { th } else { th + 1 }
     } else {
         let bottom = tl + (1 << 32) - (size - 1);
         if low >= bottom { th.saturating_sub(1) } else { th }

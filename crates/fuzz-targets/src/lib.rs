@@ -8,11 +8,13 @@ mod exchange;
 mod ike;
 mod inner;
 mod input;
+mod program;
 
 pub use esp::{esp_open, ipcomp_inflate, replay_window, udp_classify};
 pub use exchange::{ike_encrypted, ike_endpoints};
 pub use ike::{ike_message, ike_payload, traffic_selectors};
 pub use inner::{certificates, gso_split, inner_packet};
+pub use program::configuration;
 
 /// A target body.
 pub type Target = fn(&[u8]);
@@ -20,6 +22,7 @@ pub type Target = fn(&[u8]);
 /// All targets, by the name of their file in `fuzz/fuzz_targets` and of their folder in `fuzz/corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("certificates", certificates),
+    ("configuration", configuration),
     ("esp_open", esp_open),
     ("gso_split", gso_split),
     ("ike_encrypted", ike_encrypted),

@@ -26,7 +26,7 @@ pub const RUN_DIR: &str = "/run/ferry6";
 /// # Errors
 /// Every fault of the file at once, each with file, line, column and key.
 pub fn client(path: &Path) -> Result<Client, UsageError> {
-    Document::open(path).and_then(|document| client::read(&document))
+    Document::open(path).and_then(|document| client_document(&document))
 }
 
 /// Reads a broker's configuration and all files it names.
@@ -34,7 +34,23 @@ pub fn client(path: &Path) -> Result<Client, UsageError> {
 /// # Errors
 /// Every fault of the file at once, each with file, line, column and key.
 pub fn broker(path: &Path) -> Result<Broker, UsageError> {
-    Document::open(path).and_then(|document| broker::read(&document))
+    Document::open(path).and_then(|document| broker_document(&document))
+}
+
+/// Reads a client's configuration out of a document that is in memory already.
+///
+/// # Errors
+/// As [`client`].
+pub fn client_document(document: &Document) -> Result<Client, UsageError> {
+    client::read(document)
+}
+
+/// Reads a broker's configuration out of a document that is in memory already.
+///
+/// # Errors
+/// As [`broker`].
+pub fn broker_document(document: &Document) -> Result<Broker, UsageError> {
+    broker::read(document)
 }
 
 #[cfg(test)]
