@@ -186,7 +186,7 @@ pub(crate) fn choose(
         Refusal::new(
             notify::NO_PROPOSAL_CHOSEN,
             format!(
-                "no ESP proposal of the peer fits the connection's; it offers {}",
+                "NO_PROPOSAL_CHOSEN: no ESP proposal of the peer fits the connection's; it offers {}",
                 negotiation::describe(offered)
             ),
         )

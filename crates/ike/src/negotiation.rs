@@ -458,7 +458,7 @@ pub(crate) fn offers_group(offered: &[Proposal], group: Group) -> bool {
     offered.iter().flat_map(|p| &p.transforms).any(|t| t.transform_type == KE && t.id == group.transform_id())
 }
 
-/// The peer's proposals in words, for a log: `1: ENCR 20/256, PRF 5, KE 31`. Bounded in length.
+/// The peer's proposals in words, for a log: `ENCR_AES_CBC_128, AUTH_HMAC_SHA2_256_128; ..`. Bounded in length.
 pub(crate) fn describe(proposals: &[Proposal]) -> String {
     const SHOWN: usize = 24;
     let mut out = String::new();
@@ -466,25 +466,7 @@ pub(crate) fn describe(proposals: &[Proposal]) -> String {
         if !out.is_empty() {
             out.push_str("; ");
         }
-        let names: Vec<String> = p
-            .transforms
-            .iter()
-            .take(SHOWN)
-            .map(|t| {
-                let kind = match t.transform_type {
-                    ENCR => "ENCR",
-                    PRF => "PRF",
-                    INTEG => "INTEG",
-                    KE => "KE",
-                    ESN => "ESN",
-                    _ => "type ?",
-                };
-                match t.key_length {
-                    Some(bits) => format!("{kind} {}/{bits}", t.id),
-                    None => format!("{kind} {}", t.id),
-                }
-            })
-            .collect();
+        let names: Vec<String> = p.transforms.iter().take(SHOWN).map(ToString::to_string).collect();
         out.push_str(&names.join(", "));
         if p.transforms.len() > SHOWN {
             out.push_str(", …");

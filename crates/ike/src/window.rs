@@ -132,7 +132,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// `first_id` is 1 after IKE_SA_INIT and 0 for an IKE SA that comes from a rekey (section 2.2).
+    /// `first_id` is the ID of the initiator's next request: 1 after IKE_SA_INIT, 0 for an IKE SA that comes from a
+    /// rekey. The responder counts its own requests, from 0 in either case (section 2.2).
     pub(crate) fn new(
         crypto: &CryptoProvider,
         role: Role,
@@ -145,6 +146,10 @@ impl Window {
             Role::Initiator => (&keys.initiator, &keys.responder),
             Role::Responder => (&keys.responder, &keys.initiator),
         };
+        let (next_request, expected_request) = match role {
+            Role::Initiator => (first_id, 0),
+            Role::Responder => (0, first_id),
+        };
         Ok(Self {
             role,
             initiator_spi: spis.0,
@@ -153,9 +158,9 @@ impl Window {
             opening: crypto.packets.opening(theirs)?,
             counter: 0,
             fragment_size,
-            next_request: first_id,
+            next_request,
             in_flight: None,
-            expected_request: first_id,
+            expected_request,
             answered: None,
             request_parts: None,
             response_parts: None,

@@ -4,6 +4,7 @@ use super::{established, no_ping_lost, secs};
 use crate::config::Connection;
 use crate::event::Event;
 use crate::testing::{Fate, Pair, Side};
+use crate::wire::Header;
 use ferry6_crypto::Group;
 use std::time::Duration;
 
@@ -238,4 +239,26 @@ fn rekey_of_what_is_not_there() {
     assert_eq!(unknown, Err(crate::endpoint::CommandError::UnknownSa));
     let unknown = pair.act(Side::Client, |e, now| e.initiate(now, "nowhere", crate::testing::first_path()));
     assert_eq!(unknown, Err(crate::endpoint::CommandError::UnknownConnection("nowhere".to_owned())));
+}
+
+/// RFC 7296 section 2.2: the IDs of each direction count by themselves, from zero. Two ends that both began with 1
+/// understood each other, and no other peer.
+#[test]
+fn each_side_counts_its_own_requests() {
+    let mut pair = established(|_, _| {});
+    for (side, first) in [(Side::Broker, 0), (Side::Client, 2)] {
+        let sent = pair.sent.len();
+        let reqid = pair.host(side).live()[0].reqid;
+        pair.act(side, |e, now| e.rekey_child(now, reqid).unwrap());
+        pair.run(secs(1));
+        // CREATE_CHILD_SA and then the DELETE of what it replaced.
+        let ids: Vec<u32> = pair.sent[sent..]
+            .iter()
+            .filter(|(from, _)| *from == side)
+            .map(|(_, message)| Header::parse(message).unwrap())
+            .filter(|header| !header.response)
+            .map(|header| header.message_id)
+            .collect();
+        assert_eq!(ids, [first, first + 1], "{side:?}");
+    }
 }
