@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ferry6::lab::Host;
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -110,6 +111,9 @@ impl StrongSwan {
         // Two charons may live on one machine only if each has a /run of its own: it holds a PID file.
         host.tmpfs("/run")?;
         let log = File::create(dir.join("charon.out"))?;
+        let socket = dir.join("vici");
+        // Left by one that was killed.
+        let _ = fs::remove_file(&socket);
         let process = host
             .command(CHARON)
             .env("STRONGSWAN_CONF", dir.join("strongswan.conf"))
@@ -119,12 +123,11 @@ impl StrongSwan {
             .spawn()
             .context("cannot start charon")?;
         let mut this = Self { process, host: host.clone(), dir: dir.into(), uri };
-        let socket = dir.join("vici");
         wait_until("charon answers", Duration::from_secs(10), || {
             if let Some(status) = this.process.try_wait()? {
                 bail!("charon ended at once ({status}):\n{}", this.log());
             }
-            Ok(socket.exists())
+            Ok(UnixStream::connect(&socket).is_ok())
         })?;
         this.swanctl(&["--load-all"])?;
         Ok(this)

@@ -146,9 +146,9 @@ fn pki(env: &mut Env) -> Result<()> {
         );
         Ok(())
     };
-    run(&["ca", "--name", "Interop CA"])?;
-    run(&["issue", CLIENT_ID])?;
-    run(&["issue", BROKER_ID])?;
+    run(&["ca", "--cn", "Interop CA", "--out", "ca"])?;
+    run(&["issue", "--ca", "ca", "--san", &format!("email:{CLIENT_ID}"), "--out", "client"])?;
+    run(&["issue", "--ca", "ca", "--san", &format!("dns:{BROKER_ID}"), "--out", "broker"])?;
     let side = |name: &str| Credentials {
         entity: Some(Entity::from_files(&dir, name)),
         intermediates: Vec::new(),
@@ -156,5 +156,5 @@ fn pki(env: &mut Env) -> Result<()> {
         crls: Vec::new(),
         psk: String::new(),
     };
-    Spec::new(FERRY6, Program::StrongSwan, (side(CLIENT_ID), side(BROKER_ID))).exercise(env).map(drop)
+    Spec::new(FERRY6, Program::StrongSwan, (side("client"), side("broker"))).exercise(env).map(drop)
 }
