@@ -541,7 +541,7 @@ impl Endpoint {
         }
     }
 
-    fn with_established(
+    pub(crate) fn with_established(
         &mut self,
         spi: u64,
         work: impl FnOnce(Box<Established>, &mut Self, &mut IkeSaCommon) -> State,

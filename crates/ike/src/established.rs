@@ -13,7 +13,7 @@ use crate::keymat::SkD;
 use crate::nat::Nat;
 use crate::negotiation::SelectedIke;
 use crate::notify;
-use crate::payloads::{BadPayloads, Payloads};
+use crate::payloads::Payloads;
 use crate::spare::{Spare, delete_ike};
 use crate::timer::Timer;
 use crate::window::{Incoming, Patience, ResponseToken, Window};
@@ -189,11 +189,10 @@ impl Established {
                 match payloads.map(Payloads::sort) {
                     Ok(Ok(payloads)) => self.on_request(endpoint, now, common, token, &payloads),
                     // Section 2.5: refused as a whole, and life goes on.
-                    Ok(Err(bad @ BadPayloads::Critical(_))) => {
-                        self.respond(endpoint, common, now, token, &[bad.to_notify()]);
+                    Ok(Err(critical)) => {
+                        self.respond(endpoint, common, now, token, &[critical.to_notify()]);
                         State::Established(self)
                     }
-                    Ok(Err(bad)) => self.syntax(endpoint, now, common, token, &bad.to_string()),
                     Err(error) => self.syntax(endpoint, now, common, token, &error.to_string()),
                 }
             }

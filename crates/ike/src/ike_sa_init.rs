@@ -482,11 +482,11 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
     }
     let payloads = match parse_payloads(header.next_payload, &octets[Header::LEN..]).map(Payloads::sort) {
         Ok(Ok(payloads)) => payloads,
-        Ok(Err(bad @ crate::payloads::BadPayloads::Critical(_))) => {
-            return answer_in_clear(endpoint, path, header, bad.to_notify());
+        Ok(Err(critical)) => {
+            return answer_in_clear(endpoint, path, header, critical.to_notify());
         }
         // INVALID_SYNTAX is for protected messages only (section 3.10.1).
-        Ok(Err(_)) | Err(_) => return,
+        Err(_) => return,
     };
     let (Some(sa), Some((group, public)), Some(ni)) = (&payloads.sa, &payloads.ke, &payloads.nonce) else {
         return;

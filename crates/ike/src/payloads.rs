@@ -17,62 +17,44 @@ pub(crate) struct Payloads {
     pub(crate) ts_initiator: Option<Vec<TrafficSelector>>,
     pub(crate) ts_responder: Option<Vec<TrafficSelector>>,
     pub(crate) config: Option<Config>,
-    pub(crate) eap: bool,
     pub(crate) notifies: Vec<Notify>,
     pub(crate) deletes: Vec<Delete>,
     pub(crate) vendor_ids: Vec<Vec<u8>>,
 }
 
-/// Why a message as a whole is refused.
+/// A payload type with the critical bit that is not known: the message as a whole is refused (RFC 7296 section 2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadPayloads {
-    /// RFC 7296 section 2.5: answered by UNSUPPORTED_CRITICAL_PAYLOAD with the type.
-    #[error("payload type {0} is critical and not known")]
-    Critical(u8),
-    /// INVALID_SYNTAX.
-    #[error("more than one {0} payload")]
-    Duplicate(&'static str),
-}
+#[error("payload type {0} is critical and not known")]
+pub(crate) struct Critical(u8);
 
-impl BadPayloads {
+impl Critical {
     /// The notify that answers it.
     pub(crate) fn to_notify(self) -> Payload {
-        match self {
-            Self::Critical(payload_type) => {
-                notify::plain(notify::UNSUPPORTED_CRITICAL_PAYLOAD, vec![payload_type])
-            }
-            Self::Duplicate(_) => notify::plain(notify::INVALID_SYNTAX, Vec::new()),
-        }
+        notify::plain(notify::UNSUPPORTED_CRITICAL_PAYLOAD, vec![self.0])
     }
 }
 
-fn once<T>(place: &mut Option<T>, value: T, name: &'static str) -> Result<(), BadPayloads> {
-    if place.replace(value).is_some() { Err(BadPayloads::Duplicate(name)) } else { Ok(()) }
-}
-
 impl Payloads {
-    pub(crate) fn sort(payloads: Vec<Payload>) -> Result<Self, BadPayloads> {
+    /// The parser has seen to it that what may stand once does so.
+    pub(crate) fn sort(payloads: Vec<Payload>) -> Result<Self, Critical> {
         let mut out = Self::default();
         for payload in payloads {
             match payload {
-                Payload::Sa(p) => once(&mut out.sa, p, "SA")?,
-                Payload::KeyExchange { group, data } => once(&mut out.ke, (group, data), "KE")?,
-                Payload::Nonce(n) => once(&mut out.nonce, n, "Nonce")?,
-                Payload::IdInitiator(id) => once(&mut out.id_initiator, id, "IDi")?,
-                Payload::IdResponder(id) => once(&mut out.id_responder, id, "IDr")?,
+                Payload::Sa(p) => out.sa = Some(p),
+                Payload::KeyExchange { group, data } => out.ke = Some((group, data)),
+                Payload::Nonce(n) => out.nonce = Some(n),
+                Payload::IdInitiator(id) => out.id_initiator = Some(id),
+                Payload::IdResponder(id) => out.id_responder = Some(id),
                 Payload::Cert { encoding, data } => out.certs.push((encoding, data)),
-                Payload::Auth { method, data } => once(&mut out.auth, (method, data), "AUTH")?,
-                Payload::TsInitiator(ts) => once(&mut out.ts_initiator, ts, "TSi")?,
-                Payload::TsResponder(ts) => once(&mut out.ts_responder, ts, "TSr")?,
-                Payload::Config(c) => once(&mut out.config, c, "CP")?,
-                Payload::Eap(_) => out.eap = true,
+                Payload::Auth { method, data } => out.auth = Some((method, data)),
+                Payload::TsInitiator(ts) => out.ts_initiator = Some(ts),
+                Payload::TsResponder(ts) => out.ts_responder = Some(ts),
+                Payload::Config(c) => out.config = Some(c),
                 Payload::Notify(n) => out.notifies.push(n),
                 Payload::Delete(d) => out.deletes.push(d),
                 Payload::VendorId(v) => out.vendor_ids.push(v),
-                Payload::Unknown { payload_type, critical: true, .. } => {
-                    return Err(BadPayloads::Critical(payload_type));
-                }
-                Payload::CertReq { .. } | Payload::Unknown { .. } => {}
+                Payload::Unknown { payload_type, critical: true, .. } => return Err(Critical(payload_type)),
+                Payload::CertReq { .. } | Payload::Eap(_) | Payload::Unknown { .. } => {}
             }
         }
         Ok(out)

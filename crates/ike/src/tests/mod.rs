@@ -7,6 +7,7 @@ mod life;
 mod lossy;
 mod mobike;
 mod pki;
+mod protected;
 mod refusals;
 mod rekey;
 
