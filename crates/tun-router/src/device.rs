@@ -84,16 +84,18 @@ impl Device {
         let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
         let multi = flags | libc::IFF_MULTI_QUEUE;
         let first = tun::open_clone_device()?;
+        // Without IFF_TUN_EXCL the name of another program's multi-queue device would make us a queue of that one.
+        let exclusive = libc::IFF_TUN_EXCL;
         let (name, multi_queue) = if queues > 1 {
-            match tun::set_interface(&first, name, multi) {
+            match tun::set_interface(&first, name, multi | exclusive) {
                 Ok(name) => (name, true),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    (tun::set_interface(&first, name, flags)?, false)
+                    (tun::set_interface(&first, name, flags | exclusive)?, false)
                 }
                 Err(error) => return Err(error),
             }
         } else {
-            (tun::set_interface(&first, name, flags)?, false)
+            (tun::set_interface(&first, name, flags | exclusive)?, false)
         };
         tun::set_header_size(&first, HEADER_LEN as libc::c_int)?;
         let tso = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
@@ -283,7 +285,7 @@ fn hint(error: &io::Error, name: &str) -> &'static str {
             "The name is in use by another program or interface: choose another name, or `ferry%d` to let the kernel count"
         }
         Some(libc::EINVAL) if !name.is_empty() => {
-            "The name exists already as an interface of another kind, or this kernel's TUN driver is too old"
+            "An interface of this name exists already, so choose another name; or this kernel's TUN driver is too old"
         }
         _ if error.kind() == io::ErrorKind::InvalidInput => "Choose an interface name of at most 15 octets",
         _ => "See the cause above",
