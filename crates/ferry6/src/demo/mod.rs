@@ -59,7 +59,7 @@ const CAPTURE_MEMORY: usize = 64 << 20;
 /// # Errors
 /// Whatever did not work, with its reason.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    // It would be opened in another working directory's terms, and by a user who is root there only.
+    // Before anything is made: nothing works without.
     check_tun()?;
     lab::enter()?;
     let interrupt = Interrupt::install()?;
@@ -97,7 +97,7 @@ impl Stage {
 
 fn act(args: &Args, report: &Report, interrupt: &Interrupt) -> anyhow::Result<()> {
     let net = build(args, report)?;
-    let directory = work_directory()?;
+    let directory = work_directory(args)?;
     certificates(directory.path(), report)?;
     let captures = [("home", "home router"), ("colo", "firewall")].map(|(interface, towards)| {
         let pcap = args.pcap.clone().filter(|_| interface == "colo");
@@ -163,7 +163,7 @@ fn build(args: &Args, report: &Report) -> anyhow::Result<Article> {
 
 /// A directory for keys, configurations and logs. In a mount namespace of our own it lies in memory, and goes with the namespace even
 /// where this process is killed.
-fn work_directory() -> anyhow::Result<TempDir> {
+fn work_directory(args: &Args) -> anyhow::Result<TempDir> {
     let run = Path::new("/run");
     let mount = || {
         nix::mount::mount(
@@ -174,13 +174,13 @@ fn work_directory() -> anyhow::Result<TempDir> {
             Some("mode=0755"),
         )
     };
-    // This program's own file may lie there: then it must stay in sight.
-    let in_memory = !std::env::current_exe().is_ok_and(|exe| exe.starts_with(run)) && mount().is_ok();
-    let builder = |b: &mut tempfile::Builder<'_, '_>| {
-        b.prefix("ferry6-demo-");
-        if in_memory { b.tempdir_in(run) } else { b.tempdir() }
-    };
-    builder(&mut tempfile::Builder::new()).context("cannot make a directory for keys and configurations")
+    // What this process still needs must stay in sight.
+    let needed = [std::env::current_exe().ok(), std::env::current_dir().ok(), args.pcap.clone()];
+    let in_memory = !needed.iter().flatten().any(|path| path.starts_with(run)) && mount().is_ok();
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("ferry6-demo-");
+    let directory = if in_memory { builder.tempdir_in(run) } else { builder.tempdir() };
+    directory.context("cannot make a directory for keys and configurations")
 }
 
 const BROKER_ID: &str = "dns:tunnel.my.domain";
