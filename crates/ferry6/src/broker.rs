@@ -114,7 +114,7 @@ struct Machine {
 
 impl Machine {
     async fn new(config: &Broker, leases: Leases, daemon: &Daemon) -> anyhow::Result<Self> {
-        let mut changes = Changes::default();
+        let mut changes = Changes::recorded(config.state_dir.join("sysctl"));
         let mut routes: Vec<Prefix6> = config.pools.values().flat_map(config::Pool::routes).collect();
         for connection in config.connections.iter().filter(|c| !config.pools.contains_key(&c.name)) {
             let behind = connection.remote_ts.iter().filter(|ts| **ts != TrafficSelector::ANY_V6);

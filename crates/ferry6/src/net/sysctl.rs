@@ -6,19 +6,27 @@ use std::path::{Path, PathBuf};
 
 const CONF: &str = "/proc/sys/net/ipv6/conf";
 
-/// What was changed under /proc/sys, put back when this is dropped.
+/// What was changed under /proc/sys, put back when this is dropped; after a kill, by the next process.
 #[derive(Debug, Default)]
-pub struct Changes(Vec<(PathBuf, String)>);
+pub struct Changes {
+    /// Path and old value, in the order of the changes.
+    list: Vec<(PathBuf, String)>,
+    /// Where the list is kept for the case that this process is killed.
+    record: Option<PathBuf>,
+}
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        for (path, old) in self.0.drain(..).rev() {
+        for (path, old) in self.list.drain(..).rev() {
             if let Err(error) = std::fs::write(&path, &old) {
                 // The interface may be gone by now, and then there is nothing to put back.
                 if error.kind() != std::io::ErrorKind::NotFound {
                     tracing::warn!("{} could not be set back to {old}: {error}", path.display());
                 }
             }
+        }
+        if let Some(record) = &self.record {
+            let _ = std::fs::remove_file(record);
         }
     }
 }
@@ -27,7 +35,28 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(std::fs::read_to_string(path)?.trim().to_owned())
 }
 
+/// This boot and this network namespace: what was changed in another one is not ours to put back.
+fn era() -> std::io::Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    let boot = read(Path::new("/proc/sys/kernel/random/boot_id"))?;
+    Ok(format!("{boot} {}", std::fs::metadata("/proc/thread-self/ns/net")?.ino()))
+}
+
 impl Changes {
+    /// None yet, but those that a killed process wrote to `record`, a file only we write.
+    pub fn recorded(record: PathBuf) -> Self {
+        let mut list = Vec::new();
+        if let (Ok(text), Ok(era)) = (std::fs::read_to_string(&record), era()) {
+            let mut lines = text.lines();
+            if lines.next() == Some(&era) {
+                let entries = lines.filter_map(|l| l.split_once('='));
+                let ours = entries.filter(|(path, _)| path.starts_with(CONF) && !path.contains(".."));
+                list.extend(ours.map(|(path, old)| (PathBuf::from(path), old.to_owned())));
+            }
+        }
+        Self { list, record: Some(record) }
+    }
+
     /// Sets a value, and remembers the old one. Nothing is written where the value is right already.
     ///
     /// # Errors
@@ -37,9 +66,26 @@ impl Changes {
         let old = read(&path).map_err(fault)?;
         if old != value {
             std::fs::write(&path, value).map_err(fault)?;
-            self.0.push((path, old));
+            // The oldest value is the one to put back.
+            if !self.list.iter().any(|(p, _)| *p == path) {
+                self.list.push((path, old));
+                self.write_record();
+            }
         }
         Ok(())
+    }
+
+    fn write_record(&self) {
+        let Some(record) = &self.record else { return };
+        let written = era().and_then(|mut text| {
+            for (path, old) in &self.list {
+                text.push_str(&format!("\n{}={old}", path.display()));
+            }
+            std::fs::write(record, text)
+        });
+        if let Err(error) = written {
+            tracing::warn!("{}: {error}; after a kill nobody sets the sysctls back", record.display());
+        }
     }
 }
 

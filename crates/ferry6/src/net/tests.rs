@@ -115,6 +115,22 @@ fn forwarding_is_put_back_and_keeps_a_router_advertisements_route() {
         assert_eq!(conf("two/accept_ra").trim(), "1", "it has no route to lose");
         drop(changes);
         assert_eq!((conf("all/forwarding").trim(), conf("one/accept_ra").trim()), ("0", "1"));
+        // A killed process leaves its changes and its record; the next one puts back what was before both.
+        let dir = tempfile::tempdir().unwrap();
+        let record = dir.path().join("sysctl");
+        let mut killed = Changes::recorded(record.clone());
+        sysctl::enable_forwarding(&net, &mut killed).await.unwrap();
+        std::mem::forget(killed);
+        let mut next = Changes::recorded(record.clone());
+        sysctl::enable_forwarding(&net, &mut next).await.unwrap();
+        drop(next);
+        assert_eq!((conf("all/forwarding").trim(), conf("one/accept_ra").trim()), ("0", "1"));
+        assert!(!record.exists());
+        // What another boot or namespace recorded is not put back here.
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+        fs::write(&record, "another\n/proc/sys/net/ipv6/conf/all/forwarding=0").unwrap();
+        drop(Changes::recorded(record));
+        assert_eq!(conf("all/forwarding").trim(), "1");
         // What was on before is left on.
         fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
         let mut changes = Changes::default();
