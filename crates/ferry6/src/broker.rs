@@ -18,8 +18,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+const EXAMPLES: &str = "\
+Examples:
+  ferry6 broker --check                             is /etc/ferry6/broker.toml right?
+  ferry6 broker --config broker.toml --log debug
+  ferry6 status                                     clients, SAs, leases
+
+SIGTERM or SIGINT: DELETE to every client, then routes and device go away. A second one does not wait.";
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The configuration; docs/configuration.md tells every key.
     #[arg(long, short, value_name = "FILE", default_value = "/etc/ferry6/broker.toml")]
@@ -88,7 +97,11 @@ async fn serve(config: Broker) -> anyhow::Result<ExitCode> {
             },
             event = daemon.events.recv() => match event {
                 Some(RouterEvent::Established(up)) => machine.established(&daemon, &up).await,
-                Some(RouterEvent::Closed(closed)) => machine.closed(&daemon, &closed).await,
+                Some(RouterEvent::Closed(closed)) => {
+                    let (lost, text) = describe(&closed);
+                    notices.tell(lost, &text);
+                    machine.closed(&daemon, &closed).await;
+                }
                 // IkeKeys never comes: keylog is off.
                 Some(RouterEvent::ChildInstalled(_) | RouterEvent::IkeKeys(_)) => {}
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
@@ -98,6 +111,17 @@ async fn serve(config: Broker) -> anyhow::Result<ExitCode> {
     }
     machine.stop(&daemon).await;
     Ok(daemon.finish().await)
+}
+
+/// The end of an IKE SA, and whether it is a warning: the peer never got in.
+fn describe(closed: &Closed) -> (bool, String) {
+    let who = closed.remote_id.as_ref().map_or_else(|| "a peer".to_owned(), ToString::to_string);
+    let from = closed.path.remote;
+    if closed.established {
+        (false, format!("{who} down from {from}: {}", closed.reason))
+    } else {
+        (true, format!("{who} at {from}: {}", closed.reason))
+    }
 }
 
 /// What the broker changed on its machine, besides the device.
@@ -161,13 +185,6 @@ impl Machine {
     }
 
     async fn closed(&mut self, daemon: &Daemon, closed: &Closed) {
-        let who = closed.remote_id.as_ref().map_or_else(|| "a peer".to_owned(), ToString::to_string);
-        let from = closed.path.remote;
-        if closed.established {
-            tracing::info!("{who} down from {from}: {}", closed.reason);
-        } else {
-            tracing::warn!("{who} at {from}: {}", closed.reason);
-        }
         if let (Some(interface), Some(address)) = (self.proxy, self.proxied.remove(&closed.ike)) {
             // A newer tunnel of the same identity has the same address.
             if !self.proxied.values().any(|a| *a == address)

@@ -1,6 +1,8 @@
 //! Broker and client as processes, with the documented examples and certificates by `ferry6 pki`: what a person sees who
 //! follows the README. Needs root or user namespaces, and says so where it may not.
 
+#![allow(clippy::unwrap_used)]
+
 use ferry6::lab::{Error, Host, Lab};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

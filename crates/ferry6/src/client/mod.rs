@@ -23,8 +23,18 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
+const EXAMPLES: &str = "\
+Examples:
+  ferry6 client --check                             is /etc/ferry6/client.toml right?
+  ferry6 client --config client.toml --log debug
+  ferry6 status                                     address, routes, SAs
+  ferry6 down && ferry6 up
+
+SIGTERM or SIGINT: DELETE to the broker, then address, routes and device go away. A second one does not wait.";
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The configuration; docs/configuration.md tells every key.
     #[arg(long, short, value_name = "FILE", default_value = "/etc/ferry6/client.toml")]

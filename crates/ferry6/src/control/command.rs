@@ -6,8 +6,20 @@ use anyhow::bail;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+const REKEY_EXAMPLES: &str = "\
+Examples:
+  ferry6 rekey                                      every Child SA
+  ferry6 rekey --ike client@my.domain               the IKE SAs of one peer
+  ferry6 rekey 5                                    the Child SA with reqid 5";
+
+const DOWN_EXAMPLES: &str = "\
+Examples:
+  ferry6 down                                       on a client: down until `ferry6 up`
+  ferry6 down client@my.domain                      on a broker: one client; it may come again";
+
 /// Arguments of `rekey`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = REKEY_EXAMPLES)]
 pub struct RekeyArgs {
     /// Child SAs (the default).
     #[arg(long, conflicts_with = "ike")]
@@ -32,6 +44,7 @@ pub struct UpArgs {
 
 /// Arguments of `down`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = DOWN_EXAMPLES)]
 pub struct DownArgs {
     /// Which: number of the IKE SA, connection name or peer identity; all without it.
     pub which: Option<String>,
