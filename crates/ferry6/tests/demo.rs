@@ -1,5 +1,7 @@
 //! `ferry6 demo` as people run it: the whole product, end to end. Needs root or user namespaces.
 
+#![allow(clippy::unwrap_used)]
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
