@@ -11,6 +11,7 @@ use crate::payloads::Payloads;
 use crate::selector::{TrafficSelector, narrow};
 use crate::wire::{Payload, Proposal};
 use ferry6_crypto::{CipherSuite, CryptoError, Group, Spi};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// IPCOMP_DEFLATE (RFC 7296 section 3.10.1).
@@ -84,6 +85,16 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn new(notify_type: u16, reason: impl Into<String>) -> Self {
         Self { notify: notify::plain(notify_type, Vec::new()), reason: reason.into() }
+    }
+}
+
+/// As a log has it: `TS_UNACCEPTABLE: the peer's traffic selectors ..`.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Payload::Notify(notify) = &self.notify {
+            write!(f, "{notify}: ")?;
+        }
+        f.write_str(&self.reason)
     }
 }
 

@@ -300,7 +300,7 @@ impl Established {
         }
         let answer = self.answer_child(endpoint, now, common, payloads).unwrap_or_else(|refusal| {
             let who = self.who(common);
-            endpoint.notice(true, format!("{who}: CREATE_CHILD_SA refused: {}", refusal.reason));
+            endpoint.notice(true, format!("{who}: CREATE_CHILD_SA refused with {refusal}"));
             vec![refusal.notify]
         });
         self.respond(endpoint, common, now, token, &answer);
@@ -611,7 +611,7 @@ impl Established {
             Ok(made) => made,
             Err(refusal) => {
                 let who = self.who(common);
-                endpoint.notice(true, format!("{who}: rekey of the IKE SA refused: {}", refusal.reason));
+                endpoint.notice(true, format!("{who}: rekey of the IKE SA refused with {refusal}"));
                 self.respond(endpoint, common, now, token, &[refusal.notify]);
                 return State::Established(self);
             }
@@ -668,7 +668,7 @@ impl Established {
 
     /// The new IKE SA inherits all (section 2.8). Returns the old one's windows.
     pub(crate) fn inherit(
-        mut self: Box<Self>,
+        self: Box<Self>,
         endpoint: &mut Endpoint,
         now: Now,
         old: &IkeSaCommon,
@@ -676,7 +676,24 @@ impl Established {
         window: Window,
         heir: Heir,
     ) -> Window {
+        let (this, old_window) = self.take_over(endpoint, now, old, &mut common, window, heir);
+        let state = this.pump(endpoint, now, &mut common);
+        endpoint.insert(IkeSa::new(common, state));
+        old_window
+    }
+
+    /// Goes on as the new IKE SA `common`.
+    pub(crate) fn take_over(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        old: &IkeSaCommon,
+        common: &mut IkeSaCommon,
+        window: Window,
+        heir: Heir,
+    ) -> (Box<Self>, Window) {
         common.path = old.path;
+        common.timers = Timers::default();
         let old_window = std::mem::replace(&mut self.window, window);
         self.sk_d = heir.sk_d;
         self.selected = heir.selected;
@@ -692,16 +709,15 @@ impl Established {
             endpoint.children.insert(child.inbound, common.local_spi);
             endpoint.reqids.insert(child.reqid, common.local_spi);
         }
-        self.arm(endpoint, &mut common, now);
+        self.arm(endpoint, common, now);
+        self.arm_children(common);
         common.timers.set_or_stop(Timer::Retry, old.timers.get(Timer::Retry));
-        common
-            .timers
-            .set_or_stop(Timer::GiveUp, old.timers.get(Timer::GiveUp).filter(|_| self.closing.is_some()));
+        let give_up = old.timers.get(Timer::GiveUp).filter(|_| self.closing.is_some());
+        common.timers.set_or_stop(Timer::GiveUp, give_up);
+        common.timers.set_or_stop(Timer::DropCached, old.timers.get(Timer::DropCached));
         endpoint.rename(common.id, common.local_spi);
         endpoint.events.push_back(Event::IkeRekeyed { ike: common.id });
-        let state = self.pump(endpoint, now, &mut common);
-        endpoint.insert(IkeSa::new(common, state));
-        old_window
+        (self, old_window)
     }
 
     /// DELETE for the IKE SA came while our own rekey of it was on its way and the peer's had been answered: the peer

@@ -633,6 +633,37 @@ impl Endpoint {
         let _ = self.task(now, ike, Task::Probe);
     }
 
+    /// The IKE SA that a peer's rekey made becomes the one that bears the ID, where it still waits for that. `spare` is
+    /// its state, `common` the rest of it.
+    pub(crate) fn hand_over(
+        &mut self,
+        now: Now,
+        common: &mut IkeSaCommon,
+        spare: Box<Spare>,
+    ) -> Result<Box<Established>, Box<Spare>> {
+        let Some(old) = self.spi_of(common.id) else { return Err(spare) };
+        let (mut spare, mut established) = (Some(spare), None);
+        self.with_sa(old, |endpoint, sa| {
+            let IkeSa { common: old, state, .. } = sa;
+            let waits = |s: &Established| s.heir_of_collision() == Some(common.local_spi);
+            let heir = spare.as_mut().and_then(|s| s.heir.take());
+            *state = match (std::mem::replace(state, State::Gone), heir, spare.take()) {
+                (State::Established(s), Some(heir), Some(taken)) if waits(&s) => {
+                    let Spare { window, .. } = *taken;
+                    let (s, old_window) = s.take_over(endpoint, now, old, common, window, *heir);
+                    established = Some(s);
+                    Spare::linger(endpoint, now, old, old_window, None)
+                }
+                (other, _, kept) => {
+                    // The collision was decided already: it is an heir no more.
+                    spare = kept;
+                    other
+                }
+            };
+        });
+        established.ok_or_else(|| spare.expect("kept where nothing was taken over"))
+    }
+
     /// Takes the IKE SA that a peer's rekey made and that waits to know whether it lives.
     pub(crate) fn take_heir(&mut self, spi: u64) -> Option<(IkeSaCommon, Window, Heir)> {
         let is_heir = matches!(&self.sas.get(&spi)?.state, State::Spare(s) if s.heir.is_some());

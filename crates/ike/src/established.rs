@@ -17,7 +17,7 @@ use crate::payloads::Payloads;
 use crate::spare::{Spare, delete_ike};
 use crate::timer::Timer;
 use crate::window::{Incoming, Patience, ResponseToken, Window};
-use crate::wire::{ExchangeType, Payload};
+use crate::wire::{ExchangeType, Payload, WireError};
 use ferry6_crypto::Spi;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -183,19 +183,7 @@ impl Established {
                 self.heard = now.monotonic;
                 State::Established(self)
             }
-            Incoming::Request(token, payloads) => {
-                self.heard = now.monotonic;
-                self.follow_rebinding(endpoint, common, datagram.path);
-                match payloads.map(Payloads::sort) {
-                    Ok(Ok(payloads)) => self.on_request(endpoint, now, common, token, &payloads),
-                    // Section 2.5: refused as a whole, and life goes on.
-                    Ok(Err(critical)) => {
-                        self.respond(endpoint, common, now, token, &[critical.to_notify()]);
-                        State::Established(self)
-                    }
-                    Err(error) => self.syntax(endpoint, now, common, token, &error.to_string()),
-                }
-            }
+            Incoming::Request(token, payloads) => self.on_new_request(endpoint, now, common, token, payloads),
             Incoming::Response(payloads) => {
                 self.heard = now.monotonic;
                 common.timers.stop(Timer::Retransmit);
@@ -210,6 +198,28 @@ impl Established {
                     }
                 }
             }
+        }
+    }
+
+    /// An authentic request that was not seen before.
+    pub(crate) fn on_new_request(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        token: ResponseToken,
+        payloads: Result<Vec<Payload>, WireError>,
+    ) -> State {
+        self.heard = now.monotonic;
+        self.follow_rebinding(endpoint, common, token.path());
+        match payloads.map(Payloads::sort) {
+            Ok(Ok(payloads)) => self.on_request(endpoint, now, common, token, &payloads),
+            // Section 2.5: refused as a whole, and life goes on.
+            Ok(Err(critical)) => {
+                self.respond(endpoint, common, now, token, &[critical.to_notify()]);
+                State::Established(self)
+            }
+            Err(error) => self.syntax(endpoint, now, common, token, &error.to_string()),
         }
     }
 

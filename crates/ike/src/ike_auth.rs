@@ -309,11 +309,11 @@ impl AuthSent {
         };
         if let Err(why) = verified {
             // Section 2.21.2: the responder believes that the IKE SA is up; it is told by a request of its own.
-            let reason =
-                CloseReason::WeRefused(format!("{} ({}) is refused: {why}", remote_id, common.path.remote));
+            let failed = Refusal::new(notify::AUTHENTICATION_FAILED, why);
+            let text = format!("{remote_id} ({}) is refused with {failed}", common.path.remote);
+            let reason = CloseReason::WeRefused(text);
             endpoint.finish(common, Some(&connection), None, Some(remote_id), reason);
-            let failed = notify::plain(notify::AUTHENTICATION_FAILED, Vec::new());
-            return Spare::say_last(endpoint, now, common, agreed.window, &[failed]);
+            return Spare::say_last(endpoint, now, common, agreed.window, &[failed.notify]);
         }
         let refuse = |endpoint: &mut Endpoint, common: &mut IkeSaCommon, window, reason| {
             endpoint.finish(common, Some(&connection), None, Some(remote_id.clone()), reason);
@@ -462,9 +462,8 @@ fn refuse(
     remote_id: Option<Identity>,
     refusal: Refusal,
 ) -> State {
+    let text = format!("refused with {refusal}");
     agreed.window.respond(token, &[refusal.notify], &mut endpoint.events);
-    let who = remote_id.as_ref().map_or_else(String::new, |id| format!("{id} "));
-    let text = format!("{who}({}) is refused: {}", common.path.remote, refusal.reason);
     endpoint.finish(common, None, None, remote_id, CloseReason::WeRefused(text));
     // A lost answer is repeated for a while.
     Spare::linger(endpoint, now, common, agreed.window, None)
@@ -525,13 +524,8 @@ fn on_auth_request(
         // The IKE SA stays without a Child SA (section 1.2).
         Err(refusal) => {
             established.announce(endpoint, common, now);
-            endpoint.notice(
-                true,
-                format!(
-                    "{} ({}), connection {:?}: no Child SA: {}",
-                    established.remote_id, common.path.remote, established.connection.name, refusal.reason
-                ),
-            );
+            let who = established.who(common);
+            endpoint.notice(true, format!("{who}: no Child SA: {refusal}"));
             answer.push(refusal.notify);
         }
     }

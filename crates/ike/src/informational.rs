@@ -134,8 +134,8 @@ impl Established {
             return;
         }
         let before = self.seen_as.take();
-        if self.learn_nat(endpoint, common, common.path, payloads) && self.nat.local && before != self.seen_as
-        {
+        let learnt = self.learn_nat(endpoint, common, common.path, payloads);
+        if learnt && before.is_some_and(|before| self.seen_as.as_ref() != Some(&before)) {
             self.want(Task::UpdateAddresses);
         }
     }

@@ -7,10 +7,9 @@ use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
 use crate::keymat::SkD;
 use crate::negotiation::{SelectedIke, protocol};
 use crate::notify;
-use crate::payloads::Payloads;
 use crate::timer::Timer;
-use crate::window::{Incoming, Patience, Window};
-use crate::wire::{Delete, ExchangeType, Payload};
+use crate::window::{Incoming, Patience, ResponseToken, Window};
+use crate::wire::{Delete, ExchangeType, Payload, WireError};
 
 /// An IKE SA without Child SAs.
 pub(crate) struct Spare {
@@ -115,21 +114,38 @@ impl Spare {
                 common.timers.stop(Timer::Retransmit);
                 if self.leaving { State::Gone } else { State::Spare(self) }
             }
-            Incoming::Request(token, payloads) => {
-                let payloads = payloads.ok().and_then(|p| Payloads::sort(p).ok()).unwrap_or_default();
-                let answer = match token.exchange() {
-                    // Section 2.25: the IKE SA is on its way out; the peer may ask again on the new one.
-                    ExchangeType::CreateChildSa => vec![notify::plain(notify::TEMPORARY_FAILURE, Vec::new())],
-                    _ => Vec::new(),
-                };
-                self.window.respond(token, &answer, &mut endpoint.events);
-                if payloads.deletes.iter().any(|d| d.protocol == protocol::IKE) {
-                    let Self { window, .. } = *self;
-                    return Self::linger(endpoint, now, common, window, None);
-                }
-                State::Spare(self)
-            }
+            Incoming::Request(token, payloads) => self.on_request(endpoint, now, common, token, payloads),
             Incoming::Nothing | Incoming::Seen => State::Spare(self),
         }
+    }
+
+    fn on_request(
+        mut self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        token: ResponseToken,
+        payloads: Result<Vec<Payload>, WireError>,
+    ) -> State {
+        let is_delete = |p: &Payload| matches!(p, Payload::Delete(d) if d.protocol == protocol::IKE);
+        let deleted = payloads.as_ref().is_ok_and(|p| p.iter().any(is_delete));
+        if !deleted && self.heir.is_some() {
+            // Both rekeyed, and the peer goes on with its own: it is the winner, or the peer has not seen ours.
+            self = match endpoint.hand_over(now, common, self) {
+                Ok(s) => return s.on_new_request(endpoint, now, common, token, payloads),
+                Err(spare) => spare,
+            };
+        }
+        let answer = match token.exchange() {
+            // Section 2.25: the IKE SA is on its way out; the peer may ask again on the new one.
+            ExchangeType::CreateChildSa => vec![notify::plain(notify::TEMPORARY_FAILURE, Vec::new())],
+            _ => Vec::new(),
+        };
+        self.window.respond(token, &answer, &mut endpoint.events);
+        if deleted {
+            let Self { window, .. } = *self;
+            return Self::linger(endpoint, now, common, window, None);
+        }
+        State::Spare(self)
     }
 }

@@ -155,7 +155,6 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn any_operations(ops in proptest::collection::vec(op(), 1..14)) {
         run(&ops);

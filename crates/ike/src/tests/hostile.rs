@@ -264,8 +264,6 @@ fn request_before_its_time() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     #[test]
     fn garbage(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut pair = pair(|_, _| {});

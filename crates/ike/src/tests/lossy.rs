@@ -18,8 +18,6 @@ fn lossy(seed: u64) -> impl FnMut(&bytes::Bytes) -> Fate + Send {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
-
     #[test]
     fn a_handshake_comes_through(seed: u64, cookies: bool, small: bool) {
         let (mut client, broker) = psk_connections();

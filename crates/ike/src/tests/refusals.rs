@@ -21,12 +21,13 @@ fn refused(client: Connection, broker: Connection) -> (String, String) {
     let why = match &pair.broker.closed()[..] {
         [closed] => {
             assert_eq!(closed.path.remote.ip(), crate::testing::CLIENT);
-            closed.reason.to_string()
+            let who = closed.remote_id.as_ref().map_or_else(String::new, ToString::to_string);
+            format!("{} {who} {}", closed.path.remote, closed.reason)
         }
         [] => pair.broker.warnings().join("\n"),
         more => panic!("{more:?}"),
     };
-    assert!(why.contains("192.168.0.2"), "the peer's address stands in the reason: {why}");
+    assert!(why.contains("192.168.0.2"), "the peer's address is told: {why}");
     pair.run(secs(200));
     assert!(pair.client.endpoint.ike_sas().is_empty() && pair.broker.endpoint.ike_sas().is_empty());
     assert_eq!(pair.broker.endpoint.poll_timeout(), None, "nothing is left of it");
@@ -37,7 +38,8 @@ fn refused(client: Connection, broker: Connection) -> (String, String) {
 fn authentication_failed(client: Connection, broker: Connection) -> String {
     let (told, why) = refused(client, broker);
     assert!(told.starts_with("AUTHENTICATION_FAILED"), "{told}");
-    assert!(why.contains("client@"), "the identity stands in the reason: {why}");
+    assert!(why.contains("client@"), "the identity is told: {why}");
+    assert!(why.contains("refused with AUTHENTICATION_FAILED"), "{why}");
     why
 }
 
@@ -181,7 +183,10 @@ fn child_refused(pair: &mut Pair, notify: &str, why: &str) {
     assert!(told.starts_with(notify), "{told}");
     assert!(pair.client.established().is_empty() && pair.client.sad.is_empty());
     let warnings = pair.broker.warnings().join("\n");
-    assert!(warnings.contains(why) && warnings.contains("client@my.domain"), "{warnings}");
+    assert!(
+        warnings.contains(why) && warnings.contains(notify) && warnings.contains("client@my.domain"),
+        "{warnings}"
+    );
     assert_eq!(pair.broker.established().len(), 1, "a failed child keeps the IKE SA");
     assert!(matches!(reason(&pair.broker), CloseReason::PeerDeleted), "the client deletes it");
 }
