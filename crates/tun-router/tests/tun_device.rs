@@ -1,4 +1,5 @@
 //! The real TUN device, each test in a network namespace of its own. Needs root, or says loudly that it was skipped.
+#![allow(clippy::unwrap_used)]
 
 use ferry6_tun_router::classify::parse;
 use ferry6_tun_router::device::{Device, READ_BUFFER_LEN, TunQueue};

@@ -1,4 +1,5 @@
 //! A client and a broker with all their threads, real IKE and real UDP on the loopback, over devices in memory: no root.
+#![allow(clippy::unwrap_used)]
 
 use ferry6_crypto::aws_lc;
 use ferry6_crypto::provider::OsRandom;

@@ -312,3 +312,25 @@ fn ipcomp_reason(error: IpcompError) -> DropReason {
         IpcompError::TooLarge => DropReason::InIpcompTooLarge,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::decapsulated_ecn;
+
+    /// RFC 6040 figure 4, row by row: inner Not-ECT, ECT(0), ECT(1), CE; columns: outer Not-ECT, ECT(0), ECT(1), CE.
+    #[test]
+    fn ecn_by_figure_4() {
+        let codepoints = [0b00, 0b10, 0b01, 0b11];
+        let figure = [
+            [Some(0b00), Some(0b00), Some(0b00), None],
+            [Some(0b10), Some(0b10), Some(0b01), Some(0b11)],
+            [Some(0b01), Some(0b01), Some(0b01), Some(0b11)],
+            [Some(0b11), Some(0b11), Some(0b11), Some(0b11)],
+        ];
+        for (inner, row) in codepoints.into_iter().zip(figure) {
+            for (outer, expected) in codepoints.into_iter().zip(row) {
+                assert_eq!(decapsulated_ecn(inner, outer), expected, "inner {inner:02b} outer {outer:02b}");
+            }
+        }
+    }
+}
