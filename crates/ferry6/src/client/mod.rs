@@ -365,8 +365,9 @@ impl Tunnel {
 
     fn status(&self) -> ClientStatus {
         let (state, retry_in) = match self.state {
-            State::Up { .. } => ("up", None),
-            State::Connecting(_) | State::Resolving => ("connecting", None),
+            // Without a Child SA there are no routes yet: who waits for "up" would send before they stand.
+            State::Up { .. } if !self.remote_ts.is_empty() => ("up", None),
+            State::Up { .. } | State::Connecting(_) | State::Resolving => ("connecting", None),
             State::Waiting(until) => {
                 ("waiting", Some(until.saturating_duration_since(Instant::now()).as_secs()))
             }

@@ -108,10 +108,11 @@ impl Daemon {
         log.lines().filter(bad).map(str::to_owned).collect()
     }
 
-    /// Whether it still runs, and the end of its log: a part of an error.
+    /// Whether it still runs, what it dropped, and the end of its log: a part of an error.
     pub(super) fn last_words(&mut self) -> String {
-        let state = match self.child.try_wait() {
-            Ok(Some(status)) => format!("\n  the {} has ended ({status})", self.role),
+        let state = match (self.child.try_wait(), self.status()) {
+            (Ok(Some(status)), _) => format!("\n  the {} has ended ({status})", self.role),
+            (_, Ok(status)) => drops(self.role, &status),
             _ => String::new(),
         };
         state + &self.tail()
@@ -129,6 +130,14 @@ impl Daemon {
             ),
         }
     }
+}
+
+/// All that was dropped, of SAs and otherwise, in a line.
+fn drops(role: &str, status: &Status) -> String {
+    let children = status.router.ike_sas.iter().flat_map(|sa| &sa.children);
+    let all = children.map(|child| &child.drops).chain([&status.router.drops]).flatten();
+    let all: Vec<String> = all.filter(|(_, n)| **n > 0).map(|(reason, n)| format!("{reason} {n}")).collect();
+    if all.is_empty() { String::new() } else { format!("\n  the {role} dropped packets: {}", all.join(", ")) }
 }
 
 impl Drop for Daemon {
