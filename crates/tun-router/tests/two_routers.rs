@@ -155,11 +155,12 @@ async fn up_traffic_status_down() {
 
     // DELETE reaches the broker, whose selectors go with it.
     client.router.stop(Duration::from_secs(3));
-    event(&mut broker, |event| match event {
-        RouterEvent::Closed(closed) => Some(assert!(matches!(closed.reason, CloseReason::PeerDeleted))),
+    let reason = event(&mut broker, |event| match event {
+        RouterEvent::Closed(closed) => Some(closed.reason),
         _ => None,
     })
     .await;
+    assert!(matches!(reason, CloseReason::PeerDeleted), "{reason}");
     assert!(broker.router.handle().status().await.unwrap().ike_sas.is_empty());
     send(&broker, &udp(HOST, CLIENT, 1, 2, b"too late"));
     assert_eq!(receive(&broker).1[40..42], [1, 0]);
