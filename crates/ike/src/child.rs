@@ -140,9 +140,10 @@ pub(crate) fn offer(
     local_ts: Vec<TrafficSelector>,
     remote_ts: Vec<TrafficSelector>,
     with_ke: bool,
+    replaces: Option<Spi>,
     between: Vec<Payload>,
 ) -> Result<(Offer, Vec<Payload>), CryptoError> {
-    let inbound = endpoint.fresh_spi();
+    let inbound = endpoint.fresh_spi(replaces);
     let proposals = negotiation::offer_esp(&connection.esp, inbound, with_ke);
     let cpi = match connection.ipcomp {
         IpcompPolicy::On => Some(endpoint.fresh_cpi()?),
@@ -212,6 +213,7 @@ pub(crate) fn answer(
     payloads: &Payloads,
     local: &[TrafficSelector],
     remote: &[TrafficSelector],
+    replaces: Option<Spi>,
 ) -> Result<Negotiated, Refusal> {
     let (Some(ts_initiator), Some(ts_responder)) = (&payloads.ts_initiator, &payloads.ts_responder) else {
         return Err(Refusal::new(notify::INVALID_SYNTAX, "the request has no traffic selectors"));
@@ -230,7 +232,7 @@ pub(crate) fn answer(
         }
         _ => None,
     };
-    Ok(Negotiated { selected, inbound: endpoint.fresh_spi(), cpi, local_ts, remote_ts })
+    Ok(Negotiated { selected, inbound: endpoint.fresh_spi(replaces), cpi, local_ts, remote_ts })
 }
 
 impl Negotiated {

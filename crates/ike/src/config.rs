@@ -319,4 +319,10 @@ pub trait AddressPool: Send {
 pub trait SpiGenerator: Send {
     /// A fresh SPI, not in use.
     fn generate(&mut self) -> ferry6_crypto::Spi;
+
+    /// The same for an SA that takes the place of `old` in a rekey: with the same owner, so that no packet of the old one is
+    /// overtaken by one of the new.
+    fn generate_in_place_of(&mut self, _old: ferry6_crypto::Spi) -> ferry6_crypto::Spi {
+        self.generate()
+    }
 }

@@ -129,7 +129,8 @@ impl ChildRequest {
         let mut between = vec![Payload::Nonce(ni.clone())];
         between.extend(ke.as_deref().map(key_exchange_payload));
         let Wanted { reqid, rekeys, local_ts, remote_ts } = wanted;
-        let (offer, offered) = child::offer(endpoint, &connection, local_ts, remote_ts, true, between)?;
+        let (offer, offered) =
+            child::offer(endpoint, &connection, local_ts, remote_ts, true, rekeys, between)?;
         let mut payloads: Vec<Payload> =
             rekeys.map(|spi| notify::about_esp(notify::REKEY_SA, spi)).into_iter().collect();
         payloads.extend(offered);
@@ -364,7 +365,7 @@ impl Established {
                 child::remote_policy(&connection, &self.lease),
             ),
         };
-        let negotiated = child::answer(endpoint, &connection, selected, payloads, &local, &remote)?;
+        let negotiated = child::answer(endpoint, &connection, selected, payloads, &local, &remote, replaces)?;
         let nr = endpoint.nonce().map_err(|e| not_now_owned(&e.to_string()))?;
         let keys = self.sk_d.child(&endpoint.crypto, selected.suite(), shared, ni, &nr);
         let mut between = vec![Payload::Nonce(nr.clone())];

@@ -479,8 +479,11 @@ impl Endpoint {
     }
 
     /// An inbound SPI; the generator promises that it is not in use.
-    pub(crate) fn fresh_spi(&mut self) -> Spi {
-        self.spis.generate()
+    pub(crate) fn fresh_spi(&mut self, replaces: Option<Spi>) -> Spi {
+        match replaces {
+            Some(old) => self.spis.generate_in_place_of(old),
+            None => self.spis.generate(),
+        }
     }
 
     /// A CPI out of the range for negotiation, 256 to 61439 (RFC 3173 section 2.1).

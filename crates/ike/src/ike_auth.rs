@@ -178,7 +178,7 @@ impl AuthSent {
         let local_ts = connection.local_ts.clone();
         let remote_ts = connection.remote_ts.clone();
         let built = agreed.prove(endpoint, &connection, Role::Initiator, &id).and_then(|proof| {
-            let child = child::offer(endpoint, &connection, local_ts, remote_ts, false, Vec::new())
+            let child = child::offer(endpoint, &connection, local_ts, remote_ts, false, None, Vec::new())
                 .map_err(|e| e.to_string())?;
             Ok((proof, child))
         });
@@ -596,7 +596,7 @@ fn negotiate_child(
     };
     let local = child::local_policy(connection, &lease);
     let remote = child::remote_policy(connection, &lease);
-    match child::answer(endpoint, connection, selected, payloads, &local, &remote) {
+    match child::answer(endpoint, connection, selected, payloads, &local, &remote, None) {
         Ok(negotiated) => Ok((negotiated, lease)),
         Err(refusal) => {
             if lease.address.is_some()

@@ -142,6 +142,10 @@ impl SpiGenerator for SteeringSpis {
         self.next = (self.next + 1) % self.workers;
         self.for_worker(worker)
     }
+
+    fn generate_in_place_of(&mut self, old: Spi) -> Spi {
+        self.for_worker(owner(old, self.workers))
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +163,9 @@ mod tests {
                 let spi = spis.generate();
                 assert_eq!(owner(spi, workers), i % workers);
                 assert!(seen.insert(spi));
+                let heir = spis.generate_in_place_of(spi);
+                assert_eq!(owner(heir, workers), i % workers);
+                assert!(seen.insert(heir));
             }
         }
     }

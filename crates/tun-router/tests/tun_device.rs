@@ -145,7 +145,6 @@ fn traffic(kind: DeviceKind, queues: usize) {
         return;
     }
     let socket = UdpSocket::bind((US, 5000)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     for size in [0, 1, 1000, 1352] {
         socket.send_to(&vec![7; size], (FAR, 6000)).unwrap();
         let (header, packet) = read(device.queues());
@@ -164,9 +163,14 @@ fn traffic(kind: DeviceKind, queues: usize) {
     let (a, b) = answer.split_at(50);
     let last = device.queues().last().unwrap();
     let last = if device.multi_queue() { &device.queues()[0] } else { last };
-    last.write(&Header::default(), &[IoSlice::new(a), IoSlice::new(b)]).unwrap();
     let mut buffer = [0; 100];
-    assert_eq!(socket.recv_from(&mut buffer).unwrap().0, 6);
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    // All namespaces of a busy machine share the kernel's backlog, which may drop one.
+    let received = (0..25).find_map(|_| {
+        last.write(&Header::default(), &[IoSlice::new(a), IoSlice::new(b)]).unwrap();
+        socket.recv_from(&mut buffer).ok()
+    });
+    assert_eq!(received.expect("the answer comes in").0, 6);
     assert_eq!(&buffer[..6], b"answer");
 }
 
