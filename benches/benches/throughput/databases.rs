@@ -13,7 +13,7 @@ const ENTRIES: [u32; 6] = [1, 10, 100, 1000, 10_000, 100_000];
 
 /// The address of client number `i`.
 fn client(i: u32) -> Ipv6Addr {
-    Ipv6Addr::from_bits(0x2a00 << 112 | u128::from(i) + 0x100)
+    Ipv6Addr::from_bits((0x2a00 << 112) | (u128::from(i) + 0x100))
 }
 
 /// Numbers below `count` in a scattered order, so that the caches are as in earnest.

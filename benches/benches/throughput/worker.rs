@@ -66,7 +66,7 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     /// What the TUN device gives.
-    fn from_tun(self) -> (Header, Vec<u8>) {
+    fn read_from_tun(self) -> (Header, Vec<u8>) {
         let (segment, count) = match self.traffic {
             Traffic::Super => (1400 - HEADERS, 45),
             Traffic::Packet => (1400 - HEADERS, 1),
@@ -154,7 +154,7 @@ fn outbound(suite: CipherSuite, io: &mut Sink) -> Outbound {
 fn tun_to_udp(bencher: Bencher<'_, '_>, case: Case) {
     let mut io = Sink::default();
     let mut worker = outbound(case.suite, &mut io);
-    let (header, packet) = case.from_tun();
+    let (header, packet) = case.read_from_tun();
     let now = Instant::now();
     bencher.counter(BytesCount::new(packet.len())).bench_local(|| {
         let verdict = worker.handle_tun(now, &header, black_box(&packet), &mut io);
@@ -167,7 +167,7 @@ fn tun_to_udp(bencher: Bencher<'_, '_>, case: Case) {
 fn udp_to_tun(bencher: Bencher<'_, '_>, case: Case) {
     let mut out_io = Sink { keep: true, ..Sink::default() };
     let mut sender = outbound(case.suite, &mut out_io);
-    let (header, packet) = case.from_tun();
+    let (header, packet) = case.read_from_tun();
     let mut io = Sink::default();
     let mut worker = Inbound::new(0, 1, true, true, Arc::default());
     let new = NewInbound {
