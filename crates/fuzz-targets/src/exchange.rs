@@ -8,6 +8,7 @@ use ferry6_ike::event::Path;
 use ferry6_ike::testing::{Fate, Pair, Side, first_path, psk_connections};
 use ferry6_ike::wire::sk::{self, Reassembly, SkMessage};
 use ferry6_ike::wire::{ExchangeType, HeaderFields, encode_payloads, parse_payloads};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,11 +33,11 @@ pub fn ike_encrypted(data: &[u8]) {
     let mut opening = packets.opening(&keys(suite)).expect("the keys fit");
 
     // as they come from the wire
-    if let Ok(SkMessage::Whole(plain)) = sk::open(octets, &mut *opening) {
-        if let Ok(payloads) = parse_payloads(plain.first, &plain.body) {
-            let (first, body) = encode_payloads(&payloads);
-            assert_eq!(parse_payloads(first, &body), Ok(encodable(payloads)));
-        }
+    if let Ok(SkMessage::Whole(plain)) = sk::open(octets, &mut *opening)
+        && let Ok(payloads) = parse_payloads(plain.first, &plain.body)
+    {
+        let (first, body) = encode_payloads(&payloads);
+        assert_eq!(parse_payloads(first, &body), Ok(encodable(payloads)));
     }
 
     // sealed, perhaps in fragments, and opened again
@@ -84,9 +85,9 @@ pub fn ike_endpoints(data: &[u8]) {
 
     let (client, broker) = psk_connections();
     let mut pair = Pair::new(fuzzing::PROVIDER, client, broker);
-    let fates = Arc::new(Mutex::new(fates.to_vec().into_iter()));
+    let fates = Arc::new(Mutex::new(VecDeque::from(fates.to_vec())));
     let network = Arc::clone(&fates);
-    pair.link.fate = Box::new(move |_| match network.lock().expect("no panic holds it").next() {
+    pair.link.fate = Box::new(move |_| match network.lock().expect("no panic holds it").pop_front() {
         None | Some(0..160) => Fate::Deliver,
         Some(160..200) => Fate::Drop,
         Some(200..225) => Fate::Duplicate,
@@ -147,7 +148,7 @@ pub fn ike_endpoints(data: &[u8]) {
         }
     }
     // a good network at last: whatever happened is settled, and nothing is left half done
-    *fates.lock().expect("no panic holds it") = Vec::new().into_iter();
+    fates.lock().expect("no panic holds it").clear();
     pair.run(Duration::from_secs(1800));
     if !forged {
         pair.check_mirror().expect("both ends agree in the end");
