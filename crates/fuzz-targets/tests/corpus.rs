@@ -1,5 +1,7 @@
 //! Runs every target over its committed corpus, so that `cargo test` needs no fuzzer.
 
+#![allow(clippy::unwrap_used)] // a test program: helpers of tests are not seen as tests
+
 use ferry6_fuzz_targets::TARGETS;
 use std::fs;
 use std::path::{Path, PathBuf};
