@@ -235,7 +235,9 @@ fn daemons(
     let configuration =
         format!("{}{id}[broker]\naddress = \"{}\"\n", common("client"), article::BROKER_PUBLIC);
     let mut client = Daemon::start("client", &net.home, here, &configuration)?;
-    let up = |status: &Status| status.client.as_ref().is_some_and(|c| c.state == "up" && c.address.is_some());
+    let up = |status: &Status| {
+        status.client.as_ref().is_some_and(|c| c.state == "up" && c.address.is_some() && !c.routes.is_empty())
+    };
     let patience = PATIENCE;
     let status = client
         .wait("connected", patience, interrupt, up)
