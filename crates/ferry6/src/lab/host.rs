@@ -6,7 +6,7 @@ use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::InfoKind;
-use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::route::{RouteMessage, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -15,6 +15,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+/// How long the kernel may take for what it does later.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host: a network namespace and, once something is mounted for it, a mount namespace. Clones are the same host.
 #[derive(Clone, Debug)]
@@ -121,14 +124,14 @@ impl Host {
             let mut all = nix::ifaddrs::getifaddrs()?;
             Ok(all.any(|i| i.interface_name == interface && i.flags.contains(InterfaceFlags::IFF_RUNNING)))
         };
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let action = || format!("bring up {interface}");
             if self.run(running).map_err(|e| self.error(action(), e))? {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(self.error(action(), "no carrier after 5 s"));
+                return Err(self.error(action(), "it has no carrier"));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -194,7 +197,31 @@ impl Host {
                 request.message_mut().header.flags = AddressHeaderFlags::Nodad;
             }
             request.execute().await
-        })
+        })?;
+        self.wait_for_local(ip)
+    }
+
+    /// Linux makes a new IPv6 address a destination only later, in a work queue; until then it discards what comes for it.
+    fn wait_for_local(&self, ip: IpAddr) -> Result<(), Error> {
+        let action = format!("use its address {ip}");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let message = RouteMessageBuilder::<IpAddr>::new()
+                .destination_prefix(ip, if ip.is_ipv4() { 32 } else { 128 });
+            let message = message.map_err(|e| self.error(&action, e))?.build();
+            // An error means that there is no route to it at all, yet.
+            let found =
+                self.netlink(&action, async |handle| handle.route().get(message).execute().try_next().await);
+            if matches!(&found, Ok(Some(route)) if route.header.kind == RouteType::Local) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(
+                    self.error(action, "the kernel does not take it for its own; is the interface up?")
+                );
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Removes an address.

@@ -17,6 +17,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// RTPROT of our routes, so that `ip -6 route show proto 246` finds them. 246 is assigned to nobody.
@@ -128,7 +129,31 @@ impl Net {
         message.header.flags = AddressHeaderFlags::Nodad;
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         message.attributes.push(AddressAttribute::CacheInfo(lifetime));
-        request.execute().await.map_err(explain).with_context(|| format!("cannot set the address {address}"))
+        request
+            .execute()
+            .await
+            .map_err(explain)
+            .with_context(|| format!("cannot set the address {address}"))?;
+        self.wait_for_local(address).await;
+        Ok(())
+    }
+
+    /// Linux takes a new address as a source at once, but makes it a destination later, in a work queue: a reply that comes
+    /// before is discarded as a stranger's. So wait for that, which takes some milliseconds on a busy machine, and for ever
+    /// where the interface is down.
+    async fn wait_for_local(&self, address: Ipv6Addr) {
+        let message = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
+        for _ in 0..200 {
+            let mut routes = self.handle.route().get(message.clone()).execute();
+            // No route at all is an error of this request, and no fault here.
+            if let Ok(Some(route)) = routes.try_next().await
+                && route.header.kind == RouteType::Local
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tracing::debug!("the kernel does not take {address} for its own yet");
     }
 
     /// Takes an address off again; that it is gone already is no fault.

@@ -37,6 +37,9 @@ fn the_address_is_never_deprecated() {
     in_namespace(|net, one| async move {
         let address: Ipv6Addr = "2a00::101".parse().unwrap();
         net.add_address(one, address).await.unwrap();
+        let to = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
+        let route = net.handle.route().get(to).execute().try_next().await.unwrap().unwrap();
+        assert_eq!(route.header.kind, RouteType::Local, "a reply to it is taken in from now on");
         // Twice is no fault: after a rekey of the IKE SA it comes again.
         net.add_address(one, address).await.unwrap();
         let mut found = None;
