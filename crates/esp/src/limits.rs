@@ -25,7 +25,7 @@ impl UsageLimits {
     ///   two more (AES-GCM: the masked tag and the hash key; AES-CBC: the IV): half of the blocks bounds the packets,
     ///   half the octets.
     /// - ChaCha20-Poly1305: above any number of packets that ESP can count (RFC 9001 appendix B.2).
-    /// - Forgeries: 2^52 for AES-GCM, 2^36 for ChaCha20-Poly1305 (RFC 9001 section 6.6, without a bound on the length of a packet);
+    /// - Forgeries: 2^52 for AES-GCM, 2^36 for ChaCha20-Poly1305 (RFC 9001 section 6.6, packets of any length);
     ///   2^(ICV bits - 57) for an HMAC.
     pub const fn of(suite: CipherSuite, esn: bool) -> Self {
         let sequence = last_sequence(esn);
