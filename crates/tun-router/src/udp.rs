@@ -24,7 +24,8 @@ const SEND_SLOTS: usize = 64;
 /// Wanted socket buffers: some milliseconds at 10 Gbit/s.
 const SOCKET_BUFFER: usize = 8 << 20;
 
-/// The sockets, all bound.
+/// The sockets, all bound. They live and die together: when one leaves the group, the kernel numbers the others anew, and
+/// the steering is wrong.
 #[derive(Debug)]
 pub struct Sockets {
     /// UDP/500.

@@ -54,6 +54,8 @@ pub struct StaticTunnel {
     /// What was found out at start.
     pub description: String,
     reports: mpsc::UnboundedReceiver<ThreadReport>,
+    /// Kept open: when a socket leaves a SO_REUSEPORT group, the kernel numbers the others anew.
+    _sockets: Sockets,
 }
 
 impl StaticTunnel {
@@ -116,7 +118,7 @@ impl StaticTunnel {
             data_path.outbound[0].post(OutboundMessage::Command(command));
         }
         let description = format!("{}; {}", device.description(), sockets.description);
-        Ok(Self { data_path, counters, description, reports })
+        Ok(Self { data_path, counters, description, reports, _sockets: sockets })
     }
 
     /// Packets and octets in and out, and all drops.
