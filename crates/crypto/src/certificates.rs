@@ -8,7 +8,7 @@ use rustls_pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificat
 pub(crate) type Verify = fn(SignatureScheme, &[u8], &[u8], &[u8]) -> Result<(), CryptoError>;
 
 /// One pair of key type and signature algorithm.
-pub(crate) struct CertificateAlgorithm {
+struct CertificateAlgorithm {
     public_key: AlgorithmIdentifier,
     signature: AlgorithmIdentifier,
     scheme: SignatureScheme,
@@ -54,14 +54,18 @@ const RSA_SHA384_ABSENT: AlgorithmIdentifier =
 const RSA_SHA512_ABSENT: AlgorithmIdentifier =
     rsa_without_parameters(&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d]);
 
-/// Every algorithm, the usual first, over a provider's verification. No SHA-1.
-pub(crate) fn table(verify: Verify) -> Vec<CertificateAlgorithm> {
+/// What `webpki` takes.
+pub(crate) type Algorithms = &'static [&'static dyn SignatureVerificationAlgorithm];
+
+/// Every algorithm, the usual first, over a provider's verification. No SHA-1. `webpki` wants them for as long as the
+/// program lives; so each provider makes them once.
+pub(crate) fn algorithms(verify: Verify) -> Algorithms {
     use SignatureScheme as S;
     use alg_id::{
         ECDSA_P256, ECDSA_P384, ECDSA_SHA256, ECDSA_SHA384, ED25519, RSA_ENCRYPTION, RSA_PKCS1_SHA256,
         RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
     };
-    [
+    let table = [
         (RSA_ENCRYPTION, RSA_PKCS1_SHA256, S::RsaPkcs1Sha256),
         (ECDSA_P256, ECDSA_SHA256, S::EcdsaP256Sha256),
         (ED25519, ED25519, S::Ed25519),
@@ -82,8 +86,13 @@ pub(crate) fn table(verify: Verify) -> Vec<CertificateAlgorithm> {
         (RSA_PSS_SHA512, RSA_PSS_SHA512, S::RsaPssSha512),
         (ECDSA_P256, ECDSA_SHA384, S::EcdsaP256Sha384),
         (ECDSA_P384, ECDSA_SHA256, S::EcdsaP384Sha256),
-    ]
-    .into_iter()
-    .map(|(public_key, signature, scheme)| CertificateAlgorithm { public_key, signature, scheme, verify })
-    .collect()
+    ];
+    let table: Vec<&'static dyn SignatureVerificationAlgorithm> = table
+        .into_iter()
+        .map(|(public_key, signature, scheme)| {
+            let algorithm = CertificateAlgorithm { public_key, signature, scheme, verify };
+            &*Box::leak(Box::new(algorithm)) as _
+        })
+        .collect();
+    table.leak()
 }

@@ -4,7 +4,7 @@
 //! exclusive or. Only what begins with [`REFUSED`] is refused, so that the paths of failure are reached too. It
 //! exists under test and with the feature `fuzzing`, which nothing that ships switches on.
 
-use crate::certificates::{self, CertificateAlgorithm};
+use crate::certificates;
 use crate::keys::{self, PrivateKey};
 use crate::provider::{
     self, KeyExchange, OpeningKey, PacketKeys, PacketProtection, PrfKey, SealingKey, SigningKey,
@@ -198,10 +198,9 @@ impl provider::Signatures for Signatures {
     }
 
     fn certificate_algorithms(&self) -> &'static [&'static dyn SignatureVerificationAlgorithm] {
-        static TABLE: LazyLock<Vec<CertificateAlgorithm>> = LazyLock::new(|| certificates::table(verify));
-        static ALGORITHMS: LazyLock<Vec<&'static dyn SignatureVerificationAlgorithm>> =
-            LazyLock::new(|| TABLE.iter().map(|algorithm| algorithm as _).collect());
-        &ALGORITHMS
+        static ALGORITHMS: LazyLock<certificates::Algorithms> =
+            LazyLock::new(|| certificates::algorithms(verify));
+        *ALGORITHMS
     }
 }
 

@@ -202,11 +202,20 @@ pub trait Groups: Send + Sync {
     /// # Errors
     /// [`CryptoError::Unsupported`], [`CryptoError::Random`].
     fn initiate(&self, group: Group) -> Result<Box<dyn KeyExchange>, CryptoError>;
-    /// The responder: its public value and the shared secret g^ir.
+    /// The responder: its public value and the shared secret g^ir. As it stands here it suits Diffie-Hellman, where
+    /// the responder makes a key pair like the initiator's.
     ///
     /// # Errors
     /// [`CryptoError::PublicValue`], [`CryptoError::Unsupported`], [`CryptoError::Random`].
-    fn respond(&self, group: Group, peer_public: &[u8]) -> Result<(Vec<u8>, Secret), CryptoError>;
+    fn respond(&self, group: Group, peer_public: &[u8]) -> Result<(Vec<u8>, Secret), CryptoError> {
+        // Before a key pair is made for nothing.
+        if peer_public.len() != group.public_len() {
+            return Err(CryptoError::PublicValue);
+        }
+        let own = self.initiate(group)?;
+        let public = own.public().to_vec();
+        Ok((public, own.agree(peer_public)?))
+    }
 }
 
 /// A key pair that awaits the peer's public value; used once.

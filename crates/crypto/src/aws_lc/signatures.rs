@@ -1,6 +1,6 @@
 //! Signatures with AWS-LC.
 
-use crate::certificates::{self, CertificateAlgorithm};
+use crate::certificates;
 use crate::keys::{self, KeyKind, PrivateKey};
 use crate::provider::{self, SigningKey};
 use crate::{CryptoError, SignatureScheme, rustcrypto};
@@ -31,10 +31,9 @@ impl provider::Signatures for Signatures {
     }
 
     fn certificate_algorithms(&self) -> &'static [&'static dyn SignatureVerificationAlgorithm] {
-        static TABLE: LazyLock<Vec<CertificateAlgorithm>> = LazyLock::new(|| certificates::table(verify));
-        static ALGORITHMS: LazyLock<Vec<&'static dyn SignatureVerificationAlgorithm>> =
-            LazyLock::new(|| TABLE.iter().map(|algorithm| algorithm as _).collect());
-        &ALGORITHMS
+        static ALGORITHMS: LazyLock<certificates::Algorithms> =
+            LazyLock::new(|| certificates::algorithms(verify));
+        *ALGORITHMS
     }
 }
 

@@ -32,16 +32,6 @@ impl provider::Groups for Groups {
             Group::Modp2048 | Group::Modp3072 | Group::Modp4096 => Box::new(modp::Exchange::generate(group)?),
         })
     }
-
-    fn respond(&self, group: Group, peer_public: &[u8]) -> Result<(Vec<u8>, Secret), CryptoError> {
-        // Before a key pair is made for nothing.
-        if peer_public.len() != group.public_len() {
-            return Err(CryptoError::PublicValue);
-        }
-        let own = self.initiate(group)?;
-        let public = own.public().to_vec();
-        Ok((public, own.agree(peer_public)?))
-    }
 }
 
 /// RFC 8031.

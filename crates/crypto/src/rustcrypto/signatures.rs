@@ -1,6 +1,6 @@
 //! Signatures with the `rsa`, `p256`, `p384` and `ed25519-dalek` crates.
 
-use crate::certificates::{self, CertificateAlgorithm};
+use crate::certificates;
 use crate::keys::{self, KeyKind, PrivateKey};
 use crate::provider::{self, SigningKey};
 use crate::{CryptoError, SignatureScheme};
@@ -32,10 +32,9 @@ impl provider::Signatures for Signatures {
     }
 
     fn certificate_algorithms(&self) -> &'static [&'static dyn SignatureVerificationAlgorithm] {
-        static TABLE: LazyLock<Vec<CertificateAlgorithm>> = LazyLock::new(|| certificates::table(verify));
-        static ALGORITHMS: LazyLock<Vec<&'static dyn SignatureVerificationAlgorithm>> =
-            LazyLock::new(|| TABLE.iter().map(|algorithm| algorithm as _).collect());
-        &ALGORITHMS
+        static ALGORITHMS: LazyLock<certificates::Algorithms> =
+            LazyLock::new(|| certificates::algorithms(verify));
+        *ALGORITHMS
     }
 }
 
