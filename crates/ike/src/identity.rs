@@ -435,6 +435,7 @@ mod tests {
             ("dn:#0500", "hexadecimal DER"),
             ("keyid:", "empty"),
             ("keyid:#0", "hexadecimal"),
+            ("keyid:#+1", "hexadecimal"),
             ("%any", "not a domain name"),
         ] {
             let error = text.parse::<Identity>().unwrap_err().to_string();
