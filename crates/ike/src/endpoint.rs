@@ -348,7 +348,10 @@ impl Endpoint {
             *state = match std::mem::replace(state, State::Gone) {
                 State::InitSent(s) => endpoint.finish(common, Some(&s.connection), None, None, reason),
                 State::AuthSent(s) => endpoint.finish(common, Some(&s.connection), None, None, reason),
-                State::HalfOpen(_) => endpoint.finish(common, None, None, None, reason),
+                State::HalfOpen(s) => {
+                    endpoint.inits.remove(&s.init);
+                    endpoint.finish(common, None, None, None, reason)
+                }
                 State::Established(s) => s.close(endpoint, now, common, patience, reason),
                 other @ (State::Spare(_) | State::Gone) => other,
             };

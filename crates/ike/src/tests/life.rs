@@ -270,6 +270,21 @@ fn a_cookie_is_good_for_its_asker_alone() {
     assert_eq!(pair.broker.endpoint.half_open(), 0);
 }
 
+/// A half-open IKE SA that is closed leaves nothing behind: the same request begins anew.
+#[test]
+fn a_closed_half_open_ike_sa_is_forgotten() {
+    let mut pair = Pair::with_config(*CRYPTO, config([]), config([psk_connections().1]));
+    let request = init_request(1);
+    for _ in 0..2 {
+        pair.act(Side::Broker, |e, now| e.handle_datagram(now, from(CLIENT, 500), &request));
+        assert_eq!(pair.broker.endpoint.half_open(), 1);
+        assert_eq!(pair.broker.endpoint.inits.len(), 1);
+        pair.act(Side::Broker, |e, now| e.close_all(now, secs(1)));
+        assert_eq!(pair.broker.endpoint.half_open(), 0);
+        assert!(pair.broker.endpoint.inits.is_empty());
+    }
+}
+
 #[test]
 fn the_next_timeout_is_found_among_ten_thousand() {
     let mut broker = config([psk_connections().1]);
