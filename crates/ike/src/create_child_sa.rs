@@ -702,8 +702,11 @@ impl Established {
         // That hash covers the SPIs.
         self.seen_as = None;
         self.learn_mapping();
-        if matches!(self.pending.take(), Some(Pending::Update(_))) {
-            self.want(Task::UpdateAddresses);
+        // Their answers come on the old one, where nobody waits for them.
+        match self.pending.take() {
+            Some(Pending::Update(_)) => self.want(Task::UpdateAddresses),
+            Some(Pending::CheckPath(_)) => self.want(Task::CheckPath),
+            _ => {}
         }
         self.forget(&Task::RekeyIke);
         for child in &self.children {

@@ -6,7 +6,7 @@ use crate::endpoint::State;
 use crate::established::Pending;
 use crate::event::{CloseReason, Event};
 use crate::selector::TrafficSelector;
-use crate::testing::{Pair, Side, config, psk_connections};
+use crate::testing::{Fate, Pair, Side, config, psk_connections};
 use crate::wire::sk::{self, SkMessage};
 use crate::wire::{
     Delete, ExchangeType, Header, Notify, Payload, Proposal, Transform, notify, parse_payloads,
@@ -377,4 +377,27 @@ fn a_moved_peer_is_asked_for_a_cookie() {
     assert_eq!(check.len(), 2);
     assert_eq!(check[0].2, check[1].2);
     assert!(check[0].0 == Side::Broker && check[1].0 == Side::Client);
+}
+
+/// The peer cannot leave the check of its new address behind by rekeying the IKE SA.
+#[test]
+fn the_check_of_a_moved_peer_outlives_a_rekey() {
+    use std::net::{Ipv4Addr, SocketAddr};
+    let mut pair = logged(|_, _| {});
+    let old = pair.client.endpoint.ike_sas()[0].clone();
+    let mut path = old.path;
+    path.local = SocketAddr::new(Ipv4Addr::new(10, 9, 8, 7).into(), 4500);
+    // UPDATE_SA_ADDRESSES and its answer come through, the COOKIE2 behind them is lost.
+    let mut n = 0;
+    pair.link.fate = Box::new(move |_| {
+        n += 1;
+        if n == 3 { Fate::Drop } else { Fate::Deliver }
+    });
+    pair.act(Side::Client, |e, now| e.update_path(now, old.ike, path)).unwrap();
+    pair.run(Duration::from_millis(50));
+    pair.act(Side::Client, |e, now| e.rekey_ike(now, old.ike)).unwrap();
+    pair.run(Duration::from_millis(500));
+    let checks: Vec<_> = read(&pair).into_iter().filter(|m| kinds(&m.2) == ["N(COOKIE2)"]).collect();
+    let anew = checks.iter().filter(|(_, header, _)| header.initiator_spi != old.initiator_spi);
+    assert_eq!(anew.map(|(side, ..)| *side).collect::<Vec<_>>(), [Side::Broker, Side::Client]);
 }
