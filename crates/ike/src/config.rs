@@ -205,7 +205,7 @@ impl Connection {
     }
 }
 
-/// Retransmission (RFC 7296 section 2.1, 2.4): the n-th wait is `first * factor^n`, at most `max`.
+/// Retransmission (RFC 7296 section 2.1, 2.4): the n-th wait is `first * factor^(n-1)`, at most `max`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Retransmit {
     /// Wait after the first send.

@@ -16,7 +16,7 @@ use crate::notify;
 use crate::payloads::Payloads;
 use crate::spare::{Spare, delete_ike};
 use crate::timer::Timer;
-use crate::window::{Incoming, Patience, ResponseToken, Window};
+use crate::window::{Incoming, ResponseToken, Window};
 use crate::wire::{ExchangeType, Payload, WireError};
 use ferry6_crypto::Spi;
 use std::collections::VecDeque;
@@ -332,15 +332,7 @@ impl Established {
         payloads: &[Payload],
         pending: Pending,
     ) {
-        let until = self.window.request(
-            exchange,
-            payloads,
-            now.monotonic,
-            &endpoint.config.retransmit,
-            common.path,
-            &mut endpoint.events,
-        );
-        common.timers.set(Timer::Retransmit, until);
+        self.window.request(endpoint, now, common, exchange, payloads);
         self.pending = Some(pending);
     }
 
@@ -436,14 +428,9 @@ impl Established {
     ) -> State {
         match timer {
             Timer::Retransmit => {
-                let config = &endpoint.config.retransmit;
-                match self.window.retransmit(now.monotonic, config, common.path, &mut endpoint.events) {
-                    Some(Patience::Again(until)) => common.timers.set(Timer::Retransmit, until),
-                    Some(Patience::GaveUp { tries, seconds }) => {
-                        self.closing = self.closing.or(Some(CloseReason::Timeout { tries, seconds }));
-                        return self.finish(endpoint, common);
-                    }
-                    None => {}
+                if let Some(timeout) = self.window.retransmit(endpoint, now, common) {
+                    self.closing.get_or_insert(timeout);
+                    return self.finish(endpoint, common);
                 }
             }
             Timer::GiveUp => return self.finish(endpoint, common),

@@ -18,7 +18,7 @@ use crate::notify;
 use crate::payloads::Payloads;
 use crate::spare::Spare;
 use crate::timer::Timer;
-use crate::window::{Incoming, Packets, Patience, ResponseToken, Window};
+use crate::window::{Incoming, Packets, ResponseToken, Window};
 use crate::wire::cert::encoding::X509_SIGNATURE;
 use crate::wire::config::{encode_ip6_address, ip6_address, ip6_dns};
 use crate::wire::{Config, ExchangeType, Payload, RawId, attribute, cfg_type};
@@ -212,15 +212,7 @@ impl AuthSent {
             payloads.push(notify::plain(notify::MOBIKE_SUPPORTED, Vec::new()));
             payloads.push(notify::plain(notify::NO_ADDITIONAL_ADDRESSES, Vec::new()));
         }
-        let until = agreed.window.request(
-            ExchangeType::IkeAuth,
-            &payloads,
-            now.monotonic,
-            &endpoint.config.retransmit,
-            common.path,
-            &mut endpoint.events,
-        );
-        common.timers.set(Timer::Retransmit, until);
+        agreed.window.request(endpoint, now, common, ExchangeType::IkeAuth, &payloads);
         let reqid = endpoint.fresh_reqid();
         State::AuthSent(Box::new(Self { connection, agreed, offer, reqid }))
     }
@@ -232,29 +224,12 @@ impl AuthSent {
         common: &mut IkeSaCommon,
         timer: Timer,
     ) -> State {
-        if timer != Timer::Retransmit {
-            return State::AuthSent(self);
+        if timer == Timer::Retransmit
+            && let Some(timeout) = self.agreed.window.retransmit(endpoint, now, common)
+        {
+            return endpoint.finish(common, Some(&self.connection), None, None, timeout);
         }
-        let patience = self.agreed.window.retransmit(
-            now.monotonic,
-            &endpoint.config.retransmit,
-            common.path,
-            &mut endpoint.events,
-        );
-        match patience {
-            Some(Patience::Again(until)) => {
-                common.timers.set(Timer::Retransmit, until);
-                State::AuthSent(self)
-            }
-            Some(Patience::GaveUp { tries, seconds }) => endpoint.finish(
-                common,
-                Some(&self.connection),
-                None,
-                None,
-                CloseReason::Timeout { tries, seconds },
-            ),
-            None => State::AuthSent(self),
-        }
+        State::AuthSent(self)
     }
 
     pub(crate) fn on_message(

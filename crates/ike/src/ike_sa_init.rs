@@ -12,7 +12,7 @@ use crate::negotiation::{self, SelectedIke};
 use crate::notify;
 use crate::payloads::Payloads;
 use crate::timer::{Timer, Timers};
-use crate::window::{InFlight, Packets, Patience, Window};
+use crate::window::{InFlight, Packets, Window};
 use crate::wire::message::{HeaderFields, encode_message, parse_payloads};
 use crate::wire::payload::NONCE_LEN;
 use crate::wire::{ExchangeType, Header, Payload, Proposal};
@@ -151,14 +151,7 @@ impl InitSent {
         };
         let offered = negotiation::offer_ike(&connection.ike, None);
         let request = build_request(endpoint, &common, &offered, ke.as_ref(), &ni, None);
-        let (in_flight, until) = InFlight::start(
-            Packets::one(request.clone()),
-            now.monotonic,
-            &endpoint.config.retransmit,
-            path,
-            &mut endpoint.events,
-        );
-        common.timers.set(Timer::Retransmit, until);
+        let in_flight = InFlight::start(endpoint, now, &mut common, Packets::one(request.clone()));
         let state = Self {
             connection,
             remote_nat_port,
@@ -184,15 +177,7 @@ impl InitSent {
             &self.ni,
             self.cookie.as_deref(),
         );
-        let (in_flight, until) = InFlight::start(
-            Packets::one(self.request.clone()),
-            now.monotonic,
-            &endpoint.config.retransmit,
-            common.path,
-            &mut endpoint.events,
-        );
-        self.in_flight = in_flight;
-        common.timers.set(Timer::Retransmit, until);
+        self.in_flight = InFlight::start(endpoint, now, common, Packets::one(self.request.clone()));
         State::InitSent(self)
     }
 
@@ -203,28 +188,12 @@ impl InitSent {
         common: &mut IkeSaCommon,
         timer: Timer,
     ) -> State {
-        if timer != Timer::Retransmit {
-            return State::InitSent(self);
+        if timer == Timer::Retransmit
+            && let Some(timeout) = self.in_flight.again(endpoint, now, common)
+        {
+            return endpoint.finish(common, Some(&self.connection), None, None, timeout);
         }
-        let patience = self.in_flight.again(
-            now.monotonic,
-            &endpoint.config.retransmit,
-            common.path,
-            &mut endpoint.events,
-        );
-        match patience {
-            Patience::Again(until) => {
-                common.timers.set(Timer::Retransmit, until);
-                State::InitSent(self)
-            }
-            Patience::GaveUp { tries, seconds } => endpoint.finish(
-                common,
-                Some(&self.connection),
-                None,
-                None,
-                CloseReason::Timeout { tries, seconds },
-            ),
-        }
+        State::InitSent(self)
     }
 
     /// Only a response of IKE_SA_INIT to our SPI is looked at. What it says is not protected, so what is malformed is

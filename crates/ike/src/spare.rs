@@ -8,7 +8,7 @@ use crate::keymat::SkD;
 use crate::negotiation::{SelectedIke, protocol};
 use crate::notify;
 use crate::timer::Timer;
-use crate::window::{Incoming, Patience, ResponseToken, Window};
+use crate::window::{Incoming, ResponseToken, Window};
 use crate::wire::{Delete, ExchangeType, Payload, WireError};
 
 /// An IKE SA without Child SAs.
@@ -41,16 +41,8 @@ impl Spare {
         payloads: &[Payload],
     ) -> State {
         window.abandon();
-        let until = window.request(
-            ExchangeType::Informational,
-            payloads,
-            now.monotonic,
-            &endpoint.config.retransmit,
-            common.path,
-            &mut endpoint.events,
-        );
         common.timers = Default::default();
-        common.timers.set(Timer::Retransmit, until);
+        window.request(endpoint, now, common, ExchangeType::Informational, payloads);
         State::Spare(Box::new(Self { window, heir: None, leaving: true }))
     }
 
@@ -87,16 +79,7 @@ impl Spare {
         timer: Timer,
     ) -> State {
         match timer {
-            Timer::Retransmit => {
-                let config = &endpoint.config.retransmit;
-                match self.window.retransmit(now.monotonic, config, common.path, &mut endpoint.events) {
-                    Some(Patience::Again(until)) => {
-                        common.timers.set(Timer::Retransmit, until);
-                        State::Spare(self)
-                    }
-                    Some(Patience::GaveUp { .. }) | None => State::Gone,
-                }
-            }
+            Timer::Retransmit if self.window.retransmit(endpoint, now, common).is_some() => State::Gone,
             Timer::GiveUp => State::Gone,
             _ => State::Spare(self),
         }

@@ -1,10 +1,11 @@
 //! Message windows of one (RFC 7296 sections 2.1 to 2.3): message IDs, retransmission, cached responses, and the
 //! protection of messages by SK_e and SK_a, with fragmentation (RFC 7383).
 
-use crate::config::{Retransmit, Role};
-use crate::endpoint::Datagram;
-use crate::event::{Event, Path, Transmit};
+use crate::config::{Now, Retransmit, Role};
+use crate::endpoint::{Datagram, Endpoint, IkeSaCommon};
+use crate::event::{CloseReason, Event, Path, Transmit};
 use crate::keymat::IkeKeys;
+use crate::timer::Timer;
 use crate::wire::message::{HeaderFields, WireError, encode_payloads, parse_payloads};
 use crate::wire::sk::{self, Plain, Reassembly, SkMessage};
 use crate::wire::{ExchangeType, Header, Payload};
@@ -31,32 +32,28 @@ impl Packets {
 /// A request in flight.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    pub(crate) packets: Packets,
+    packets: Packets,
     tries: u32,
     since: Instant,
 }
 
-/// What to do when the retransmission timer fires.
-pub(crate) enum Patience {
-    /// Sent again; the next wait ends then.
-    Again(Instant),
-    /// All tries are used up.
-    GaveUp { tries: u32, seconds: u64 },
-}
-
 impl InFlight {
-    /// The first send; returns with it when the first wait ends.
+    /// The first send; sets the retransmission timer.
     pub(crate) fn start(
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
         packets: Packets,
-        now: Instant,
-        config: &Retransmit,
-        path: Path,
-        events: &mut VecDeque<Event>,
-    ) -> (Self, Instant) {
-        packets.transmit(path, events);
-        let this = Self { packets, tries: 1, since: now };
-        let wait = this.wait(config);
-        (this, now + wait)
+    ) -> Self {
+        let mut this = Self { packets, tries: 0, since: now.monotonic };
+        this.send(endpoint, now, common);
+        this
+    }
+
+    fn send(&mut self, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) {
+        self.packets.transmit(common.path, &mut endpoint.events);
+        self.tries += 1;
+        common.timers.set(Timer::Retransmit, now.monotonic + self.wait(&endpoint.config.retransmit));
     }
 
     /// The n-th wait is `first * factor^(n-1)`, at most `max`.
@@ -66,19 +63,19 @@ impl InFlight {
         Duration::try_from_secs_f64(seconds).unwrap_or(config.max).min(config.max)
     }
 
+    /// The retransmission timer fired: sends again, or tells that all tries are used up.
     pub(crate) fn again(
         &mut self,
-        now: Instant,
-        config: &Retransmit,
-        path: Path,
-        events: &mut VecDeque<Event>,
-    ) -> Patience {
-        if self.tries >= config.tries.max(1) {
-            return Patience::GaveUp { tries: self.tries, seconds: (now - self.since).as_secs() };
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+    ) -> Option<CloseReason> {
+        if self.tries >= endpoint.config.retransmit.tries.max(1) {
+            let seconds = (now.monotonic - self.since).as_secs();
+            return Some(CloseReason::Timeout { tries: self.tries, seconds });
         }
-        self.packets.transmit(path, events);
-        self.tries += 1;
-        Patience::Again(now + self.wait(config))
+        self.send(endpoint, now, common);
+        None
     }
 }
 
@@ -192,28 +189,25 @@ impl Window {
         Packets(messages.into_iter().map(Bytes::from).collect())
     }
 
-    /// Sends a request; the window must be free. Returns when its first wait ends.
+    /// Sends a request and sets the retransmission timer; the window must be free.
     ///
     /// # Panics
     /// When a request is in flight: callers ask [`Self::is_busy`] first.
     pub(crate) fn request(
         &mut self,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
         exchange: ExchangeType,
         payloads: &[Payload],
-        now: Instant,
-        config: &Retransmit,
-        path: Path,
-        events: &mut VecDeque<Event>,
-    ) -> Instant {
+    ) {
         assert!(self.in_flight.is_none(), "the window is one request wide");
         let id = self.next_request;
         // After 2^32 messages an IKE SA was rekeyed long ago (section 2.2).
         self.next_request = self.next_request.wrapping_add(1);
         self.response_parts = None;
         let packets = self.seal(exchange, false, id, payloads);
-        let (in_flight, until) = InFlight::start(packets, now, config, path, events);
-        self.in_flight = Some((id, exchange, in_flight));
-        until
+        self.in_flight = Some((id, exchange, InFlight::start(endpoint, now, common, packets)));
     }
 
     /// Answers a request and keeps the answer for its retransmissions.
@@ -228,15 +222,14 @@ impl Window {
         self.answered = Some((token.message_id, packets));
     }
 
-    /// The retransmission timer fired.
+    /// The retransmission timer fired: see [`InFlight::again`].
     pub(crate) fn retransmit(
         &mut self,
-        now: Instant,
-        config: &Retransmit,
-        path: Path,
-        events: &mut VecDeque<Event>,
-    ) -> Option<Patience> {
-        self.in_flight.as_mut().map(|(_, _, request)| request.again(now, config, path, events))
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+    ) -> Option<CloseReason> {
+        self.in_flight.as_mut().and_then(|(_, _, request)| request.again(endpoint, now, common))
     }
 
     /// Gives up the request in flight without an answer.
