@@ -168,8 +168,7 @@ impl ChildRequest {
             Err(why) => {
                 // The peer has a Child SA now that we cannot have: only a new start brings both together.
                 let reason = CloseReason::PeerMisbehaved(format!("CREATE_CHILD_SA response: {why}"));
-                let patience = endpoint.config.close_patience;
-                return s.close(endpoint, now, common, patience, reason);
+                return s.close(endpoint, now, common, reason);
             }
         };
         let keys = s.sk_d.child(&endpoint.crypto, negotiated.selected.suite(), shared, &ni, &nr);
@@ -258,8 +257,7 @@ impl ChildRequest {
                     }
                     None if !s.children.iter().any(Child::is_current) => {
                         let reason = CloseReason::PeerRefused(format!("{name} for a new Child SA"));
-                        let patience = endpoint.config.close_patience;
-                        return s.close(endpoint, now, common, patience, reason);
+                        return s.close(endpoint, now, common, reason);
                     }
                     None => endpoint.notice(true, format!("{who}: the peer refused a Child SA: {name}")),
                 }
@@ -496,8 +494,7 @@ impl IkeRequest {
             Ok(agreed) => agreed,
             Err(why) => {
                 let reason = CloseReason::PeerMisbehaved(format!("CREATE_CHILD_SA response: {why}"));
-                let patience = endpoint.config.close_patience;
-                return s.close(endpoint, now, common, patience, reason);
+                return s.close(endpoint, now, common, reason);
             }
         };
         let new = NewIke { role: Role::Initiator, local_spi, selected, ni: &ni, nr: &nr };
@@ -505,8 +502,7 @@ impl IkeRequest {
             Ok(made) => made,
             Err(error) => {
                 let reason = CloseReason::WeRefused(format!("cannot rekey the IKE SA: {error}"));
-                let patience = endpoint.config.close_patience;
-                return s.close(endpoint, now, common, patience, reason);
+                return s.close(endpoint, now, common, reason);
             }
         };
         let lost = peer.filter(|p| lower(&ni, &nr) < p.lowest).and_then(|p| endpoint.take_heir(p.made));

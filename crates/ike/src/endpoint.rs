@@ -346,13 +346,13 @@ impl Endpoint {
         self.with_sa(spi, |endpoint, sa| {
             let IkeSa { common, state, .. } = sa;
             *state = match std::mem::replace(state, State::Gone) {
-                State::InitSent(s) => endpoint.finish(common, Some(&s.connection), None, None, reason),
-                State::AuthSent(s) => endpoint.finish(common, Some(&s.connection), None, None, reason),
+                State::InitSent(s) => endpoint.fail(common, Some(&s.connection), None, reason),
+                State::AuthSent(s) => endpoint.fail(common, Some(&s.connection), None, reason),
                 State::HalfOpen(s) => {
                     endpoint.inits.remove(&s.init);
-                    endpoint.finish(common, None, None, None, reason)
+                    endpoint.fail(common, None, None, reason)
                 }
-                State::Established(s) => s.close(endpoint, now, common, patience, reason),
+                State::Established(s) => s.close_within(endpoint, now, common, patience, reason),
                 other @ (State::Spare(_) | State::Gone) => other,
             };
         });
@@ -583,23 +583,15 @@ impl Endpoint {
         }
     }
 
-    /// The end of an IKE SA: `RemoveChildSa` for what is left of its children, the lease back, then `Closed`.
-    pub(crate) fn finish(
+    /// The end of an IKE SA that was never up.
+    pub(crate) fn fail(
         &mut self,
-        common: &mut IkeSaCommon,
+        common: &IkeSaCommon,
         connection: Option<&Connection>,
-        established: Option<Box<Established>>,
         remote_id: Option<Identity>,
         reason: CloseReason,
     ) -> State {
-        match established {
-            Some(mut s) => {
-                s.leave(self, common);
-                let name = Some(s.connection.name.clone());
-                self.closed(common, name, Some(s.remote_id), true, reason);
-            }
-            None => self.closed(common, connection.map(|c| c.name.clone()), remote_id, false, reason),
-        }
+        self.closed(common, connection.map(|c| c.name.clone()), remote_id, false, reason);
         State::Gone
     }
 
@@ -628,8 +620,9 @@ impl Endpoint {
     /// An IKE SA whose peer has forgotten it: nothing is sent.
     pub(crate) fn drop_silently(&mut self, ike: IkeSaId) {
         let Some(spi) = self.spi_of(ike) else { return };
-        self.with_established(spi, |s, endpoint, common| {
-            endpoint.finish(common, None, Some(s), None, CloseReason::Replaced)
+        self.with_established(spi, |mut s, endpoint, common| {
+            s.tell_closed(endpoint, common, CloseReason::Replaced);
+            State::Gone
         });
     }
 

@@ -192,9 +192,8 @@ impl Established {
                     Ok(payloads) => self.on_response(endpoint, now, common, &payloads),
                     Err(why) => {
                         let reason = CloseReason::PeerMisbehaved(format!("a response cannot be read: {why}"));
-                        let patience = endpoint.config.close_patience;
                         self.pending = None;
-                        self.close(endpoint, now, common, patience, reason)
+                        self.close(endpoint, now, common, reason)
                     }
                 }
             }
@@ -244,17 +243,14 @@ impl Established {
 
     /// `Closed` now; what is left only repeats its last answer.
     pub(crate) fn end(
-        self: Box<Self>,
+        mut self: Box<Self>,
         endpoint: &mut Endpoint,
         now: Now,
         common: &mut IkeSaCommon,
         reason: CloseReason,
     ) -> State {
-        let mut this = self;
-        this.leave(endpoint, common);
-        let Self { window, connection, remote_id, .. } = *this;
-        endpoint.closed(common, Some(connection.name.clone()), Some(remote_id), true, reason);
-        Spare::linger(endpoint, now, common, window, None)
+        self.tell_closed(endpoint, common, reason);
+        Spare::linger(endpoint, now, common, self.window, None)
     }
 
     fn on_request(
@@ -438,8 +434,7 @@ impl Established {
             Timer::RekeyIke => self.want(Task::RekeyIke),
             Timer::ExpireIke => {
                 let why = "its lifetime is over and it could not be rekeyed";
-                let patience = endpoint.config.close_patience;
-                return self.close(endpoint, now, common, patience, CloseReason::Expired(why));
+                return self.close(endpoint, now, common, CloseReason::Expired(why));
             }
             Timer::Retry => {
                 for task in std::mem::take(&mut self.later) {
@@ -494,8 +489,7 @@ impl Established {
         }
         if !self.children.is_empty() && !self.children.iter().any(Child::is_current) {
             let why = "the lifetime of its last Child SA is over and that could not be rekeyed";
-            let patience = endpoint.config.close_patience;
-            return self.close(endpoint, now, common, patience, CloseReason::Expired(why));
+            return self.close(endpoint, now, common, CloseReason::Expired(why));
         }
         self.pump(endpoint, now, common)
     }
@@ -589,8 +583,32 @@ impl Established {
         }
     }
 
-    /// Stops traffic, then DELETE as soon as the window is free; `Closed` comes within `patience`.
+    /// `RemoveChildSa` for what is left of its children, the lease back, then `Closed`.
+    pub(crate) fn tell_closed(
+        &mut self,
+        endpoint: &mut Endpoint,
+        common: &mut IkeSaCommon,
+        reason: CloseReason,
+    ) {
+        self.leave(endpoint, common);
+        let name = self.connection.name.clone();
+        endpoint.closed(common, Some(name), Some(self.remote_id.clone()), true, reason);
+    }
+
+    /// [`Self::close_within`] the configured patience.
     pub(crate) fn close(
+        self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        reason: CloseReason,
+    ) -> State {
+        let patience = endpoint.config.close_patience;
+        self.close_within(endpoint, now, common, patience, reason)
+    }
+
+    /// Stops traffic, then DELETE as soon as the window is free; `Closed` comes within `patience`.
+    pub(crate) fn close_within(
         mut self: Box<Self>,
         endpoint: &mut Endpoint,
         now: Now,
@@ -615,7 +633,8 @@ impl Established {
 
     fn finish(mut self: Box<Self>, endpoint: &mut Endpoint, common: &mut IkeSaCommon) -> State {
         let reason = self.closing.take().unwrap_or(CloseReason::Local);
-        endpoint.finish(common, None, Some(self), None, reason)
+        self.tell_closed(endpoint, common, reason);
+        State::Gone
     }
 
     /// As the MOBIKE initiator: see [`Endpoint::update_path`].

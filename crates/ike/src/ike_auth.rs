@@ -165,13 +165,7 @@ impl AuthSent {
         if !agreed.nat.supported {
             // Without it the peer would send ESP outside UDP, which does not reach us.
             let why = "the peer does not support NAT traversal (no NAT_DETECTION in IKE_SA_INIT), and ESP is carried in UDP only";
-            return endpoint.finish(
-                common,
-                Some(&connection),
-                None,
-                None,
-                CloseReason::WeRefused(why.to_owned()),
-            );
+            return endpoint.fail(common, Some(&connection), None, CloseReason::WeRefused(why.to_owned()));
         }
         agreed.window.set_fragment_size(fragment_size(&connection, &agreed));
         let id = RawId::from(&connection.local_id);
@@ -185,7 +179,7 @@ impl AuthSent {
         let ((certs, auth), (offer, child)) = match built {
             Ok(built) => built,
             Err(why) => {
-                return endpoint.finish(common, Some(&connection), None, None, CloseReason::WeRefused(why));
+                return endpoint.fail(common, Some(&connection), None, CloseReason::WeRefused(why));
             }
         };
         let mut payloads = vec![Payload::IdInitiator(id)];
@@ -227,7 +221,7 @@ impl AuthSent {
         if timer == Timer::Retransmit
             && let Some(timeout) = self.agreed.window.retransmit(endpoint, now, common)
         {
-            return endpoint.finish(common, Some(&self.connection), None, None, timeout);
+            return endpoint.fail(common, Some(&self.connection), None, timeout);
         }
         State::AuthSent(self)
     }
@@ -252,7 +246,7 @@ impl AuthSent {
                     Err(why) => {
                         let reason = CloseReason::PeerMisbehaved(format!("IKE_AUTH response: {why}"));
                         let connection = self.connection.clone();
-                        endpoint.finish(common, Some(&connection), None, None, reason)
+                        endpoint.fail(common, Some(&connection), None, reason)
                     }
                 }
             }
@@ -274,7 +268,7 @@ impl AuthSent {
                 Some(error) => CloseReason::PeerRefused(refusal_text(error.notify_type)),
                 None => CloseReason::PeerMisbehaved("IKE_AUTH response without IDr or AUTH".to_owned()),
             };
-            return endpoint.finish(common, Some(&connection), None, None, reason);
+            return endpoint.fail(common, Some(&connection), None, reason);
         };
         let remote_id = Identity::from(raw_id);
         let verified = if connection.remote_id.matches(&remote_id) {
@@ -287,11 +281,11 @@ impl AuthSent {
             let failed = Refusal::new(notify::AUTHENTICATION_FAILED, why);
             let text = format!("{remote_id} ({}) is refused with {failed}", common.path.remote);
             let reason = CloseReason::WeRefused(text);
-            endpoint.finish(common, Some(&connection), None, Some(remote_id), reason);
+            endpoint.fail(common, Some(&connection), Some(remote_id), reason);
             return Spare::say_last(endpoint, now, common, agreed.window, &[failed.notify]);
         }
         let refuse = |endpoint: &mut Endpoint, common: &mut IkeSaCommon, window, reason| {
-            endpoint.finish(common, Some(&connection), None, Some(remote_id.clone()), reason);
+            endpoint.fail(common, Some(&connection), Some(remote_id.clone()), reason);
             Spare::delete(endpoint, now, common, window)
         };
         if let Some(error) = payloads.error().filter(|_| payloads.sa.is_none()) {
@@ -439,7 +433,7 @@ fn refuse(
 ) -> State {
     let text = format!("refused with {refusal}");
     agreed.window.respond(token, &[refusal.notify], &mut endpoint.events);
-    endpoint.finish(common, None, None, remote_id, CloseReason::WeRefused(text));
+    endpoint.fail(common, None, remote_id, CloseReason::WeRefused(text));
     // A lost answer is repeated for a while.
     Spare::linger(endpoint, now, common, agreed.window, None)
 }

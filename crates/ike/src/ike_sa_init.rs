@@ -191,7 +191,7 @@ impl InitSent {
         if timer == Timer::Retransmit
             && let Some(timeout) = self.in_flight.again(endpoint, now, common)
         {
-            return endpoint.finish(common, Some(&self.connection), None, None, timeout);
+            return endpoint.fail(common, Some(&self.connection), None, timeout);
         }
         State::InitSent(self)
     }
@@ -239,14 +239,14 @@ impl InitSent {
                 }
             );
             let reason = CloseReason::PeerRefused(text);
-            return endpoint.finish(common, Some(&self.connection), None, None, reason);
+            return endpoint.fail(common, Some(&self.connection), None, reason);
         }
         (*self).on_answer(endpoint, now, common, datagram, &payloads)
     }
 
     fn misbehaved(&self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, why: &str) -> State {
         let reason = CloseReason::PeerMisbehaved(format!("IKE_SA_INIT: {why}"));
-        endpoint.finish(common, Some(&self.connection), None, None, reason)
+        endpoint.fail(common, Some(&self.connection), None, reason)
     }
 
     fn on_cookie(
@@ -302,7 +302,7 @@ impl InitSent {
             }
             Err(error) => {
                 let reason = CloseReason::WeRefused(format!("the key exchange that the peer wants: {error}"));
-                endpoint.finish(common, Some(&self.connection), None, None, reason)
+                endpoint.fail(common, Some(&self.connection), None, reason)
             }
         }
     }
@@ -342,7 +342,7 @@ impl InitSent {
             Ok(agreed) => agreed,
             Err(error) => {
                 let reason = CloseReason::PeerMisbehaved(format!("IKE_SA_INIT, KE payload: {error}"));
-                return endpoint.finish(common, Some(&connection), None, None, reason);
+                return endpoint.fail(common, Some(&connection), None, reason);
             }
         };
         common.timers.stop(Timer::Retransmit);

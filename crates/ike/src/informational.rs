@@ -48,8 +48,7 @@ impl PathCheck {
             return State::Established(s);
         }
         let why = "it moved, but does not repeat the COOKIE2 sent to its new address".to_owned();
-        let patience = endpoint.config.close_patience;
-        s.close(endpoint, now, common, patience, CloseReason::PeerMisbehaved(why))
+        s.close(endpoint, now, common, CloseReason::PeerMisbehaved(why))
     }
 }
 
@@ -283,8 +282,7 @@ impl Established {
             return State::Established(self);
         }
         if now.monotonic.saturating_duration_since(self.last_child) < SHORT_LIFE {
-            let patience = endpoint.config.close_patience;
-            return self.close(endpoint, now, common, patience, CloseReason::PeerDeleted);
+            return self.close(endpoint, now, common, CloseReason::PeerDeleted);
         }
         self.want(Task::NewChild);
         State::Established(self)
