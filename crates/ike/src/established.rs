@@ -13,11 +13,11 @@ use crate::keymat::SkD;
 use crate::nat::Nat;
 use crate::negotiation::SelectedIke;
 use crate::notify;
-use crate::payloads::Payloads;
+use crate::payloads::{Payloads, Unreadable};
 use crate::spare::{Spare, delete_ike};
 use crate::timer::Timer;
 use crate::window::{Incoming, ResponseToken, Window};
-use crate::wire::{ExchangeType, Payload, WireError};
+use crate::wire::{ExchangeType, Payload};
 use ferry6_crypto::Spi;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -187,8 +187,7 @@ impl Established {
             Incoming::Response(payloads) => {
                 self.heard = now.monotonic;
                 common.timers.stop(Timer::Retransmit);
-                let payloads = payloads.map_err(|e| e.to_string());
-                match payloads.and_then(|p| Payloads::sort(p).map_err(|e| e.to_string())) {
+                match payloads {
                     Ok(payloads) => self.on_response(endpoint, now, common, &payloads),
                     Err(why) => {
                         let reason = CloseReason::PeerMisbehaved(format!("a response cannot be read: {why}"));
@@ -207,38 +206,24 @@ impl Established {
         now: Now,
         common: &mut IkeSaCommon,
         token: ResponseToken,
-        payloads: Result<Vec<Payload>, WireError>,
+        payloads: Result<Payloads, Unreadable>,
     ) -> State {
         self.heard = now.monotonic;
         self.follow_rebinding(endpoint, common, token.path());
-        match payloads.map(Payloads::sort) {
-            Ok(Ok(payloads)) => self.on_request(endpoint, now, common, token, &payloads),
+        let error = match payloads {
+            Ok(payloads) => return self.on_request(endpoint, now, common, token, &payloads),
+            Err(error) => error,
+        };
+        self.respond(endpoint, common, now, token, &[error.to_notify()]);
+        match error {
             // Section 2.5: refused as a whole, and life goes on.
-            Ok(Err(critical)) => {
-                self.respond(endpoint, common, now, token, &[critical.to_notify()]);
-                State::Established(self)
+            Unreadable::Critical(_) => State::Established(self),
+            // Section 2.21.3: INVALID_SYNTAX is the end of the IKE SA.
+            Unreadable::Syntax(why) => {
+                let why = format!("a request cannot be read: {why}");
+                self.end(endpoint, now, common, CloseReason::PeerMisbehaved(why))
             }
-            Err(error) => self.syntax(endpoint, now, common, token, &error.to_string()),
         }
-    }
-
-    /// Section 2.21.3: INVALID_SYNTAX is the end of the IKE SA.
-    fn syntax(
-        mut self: Box<Self>,
-        endpoint: &mut Endpoint,
-        now: Now,
-        common: &mut IkeSaCommon,
-        token: ResponseToken,
-        why: &str,
-    ) -> State {
-        let answer = notify::plain(notify::INVALID_SYNTAX, Vec::new());
-        self.respond(endpoint, common, now, token, &[answer]);
-        self.end(
-            endpoint,
-            now,
-            common,
-            CloseReason::PeerMisbehaved(format!("a request cannot be read: {why}")),
-        )
     }
 
     /// `Closed` now; what is left only repeats its last answer.

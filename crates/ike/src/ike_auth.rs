@@ -240,13 +240,11 @@ impl AuthSent {
         match self.agreed.window.receive(datagram, &mut endpoint.events) {
             Incoming::Response(payloads) => {
                 common.timers.stop(Timer::Retransmit);
-                let payloads = payloads.map_err(|e| e.to_string());
-                match payloads.and_then(|p| Payloads::sort(p).map_err(|e| e.to_string())) {
+                match payloads {
                     Ok(payloads) => self.on_response(endpoint, now, common, &payloads),
                     Err(why) => {
                         let reason = CloseReason::PeerMisbehaved(format!("IKE_AUTH response: {why}"));
-                        let connection = self.connection.clone();
-                        endpoint.fail(common, Some(&connection), None, reason)
+                        endpoint.fail(common, Some(&self.connection), None, reason)
                     }
                 }
             }
@@ -399,17 +397,16 @@ impl HalfOpen {
         common.path = datagram.path;
         common.timers.stop(Timer::GiveUp);
         let agreed = self.agreed;
-        let payloads =
-            payloads.map_err(|e| Refusal::new(notify::INVALID_SYNTAX, e.to_string())).and_then(|p| {
-                Payloads::sort(p).map_err(|e| Refusal { notify: e.to_notify(), reason: e.to_string() })
-            });
         let mut state = match payloads {
             Ok(_) if token.exchange() != ExchangeType::IkeAuth => {
                 let why = Refusal::new(notify::INVALID_SYNTAX, "a message that is not IKE_AUTH came first");
                 refuse(endpoint, now, common, agreed, token, None, why)
             }
             Ok(payloads) => on_auth_request(endpoint, now, common, agreed, token, &payloads),
-            Err(refusal) => refuse(endpoint, now, common, agreed, token, None, refusal),
+            Err(error) => {
+                let refusal = Refusal { notify: error.to_notify(), reason: error.to_string() };
+                refuse(endpoint, now, common, agreed, token, None, refusal)
+            }
         };
         match &mut state {
             State::Established(s) => s.init = Some(self.init),

@@ -10,10 +10,10 @@ use crate::keymat::{IkeKeys, Skeyseed};
 use crate::nat::{self, Nat};
 use crate::negotiation::{self, SelectedIke};
 use crate::notify;
-use crate::payloads::Payloads;
+use crate::payloads::{Payloads, Unreadable};
 use crate::timer::{Timer, Timers};
 use crate::window::{InFlight, Packets, Window};
-use crate::wire::message::{HeaderFields, encode_message, parse_payloads};
+use crate::wire::message::{HeaderFields, encode_message};
 use crate::wire::payload::NONCE_LEN;
 use crate::wire::{ExchangeType, Header, Payload, Proposal};
 use bytes::Bytes;
@@ -210,10 +210,8 @@ impl InitSent {
             && header.response
             && !header.from_initiator
             && header.message_id == 0;
-        let payloads = parse_payloads(header.next_payload, &octets[Header::LEN..])
-            .ok()
-            .and_then(|p| Payloads::sort(p).ok());
-        let Some(payloads) = payloads.filter(|_| ours) else {
+        let payloads = Payloads::read(header.next_payload, &octets[Header::LEN..]);
+        let Some(payloads) = payloads.ok().filter(|_| ours) else {
             endpoint.notice(
                 true,
                 format!("{}: a malformed or unexpected answer to IKE_SA_INIT was ignored", path.remote),
@@ -449,13 +447,13 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
         });
         return;
     }
-    let payloads = match parse_payloads(header.next_payload, &octets[Header::LEN..]).map(Payloads::sort) {
-        Ok(Ok(payloads)) => payloads,
-        Ok(Err(critical)) => {
+    let payloads = match Payloads::read(header.next_payload, &octets[Header::LEN..]) {
+        Ok(payloads) => payloads,
+        Err(critical @ Unreadable::Critical(_)) => {
             return answer_in_clear(endpoint, path, header, critical.to_notify());
         }
         // INVALID_SYNTAX is for protected messages only (section 3.10.1).
-        Err(_) => return,
+        Err(Unreadable::Syntax(_)) => return,
     };
     let (Some(sa), Some((group, public)), Some(ni)) = (&payloads.sa, &payloads.ke, &payloads.nonce) else {
         return;

@@ -172,7 +172,7 @@ impl Established {
         token: ResponseToken,
         payloads: &Payloads,
     ) -> State {
-        if payloads.deletes.iter().any(|d| d.protocol == protocol::IKE) {
+        if payloads.deletes_ike() {
             return self.on_delete_ike(endpoint, now, common, token);
         }
         if payloads.has(notify::AUTHENTICATION_FAILED) {

@@ -2,7 +2,7 @@
 
 use crate::notify;
 use crate::selector::TrafficSelector;
-use crate::wire::{Config, Delete, Notify, Payload, Proposal, RawId};
+use crate::wire::{Config, Delete, Notify, Payload, Proposal, RawId, WireError, parse_payloads, protocol};
 
 /// The payloads of one message; each that may come once has one place.
 #[derive(Debug, Default)]
@@ -22,23 +22,34 @@ pub(crate) struct Payloads {
     pub(crate) vendor_ids: Vec<Vec<u8>>,
 }
 
-/// A payload type with the critical bit that is not known: the message as a whole is refused (RFC 7296 section 2.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("payload type {0} is critical and not known")]
-pub(crate) struct Critical(u8);
+/// Why a message is refused as a whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// A payload type with the critical bit that is not known (RFC 7296 section 2.5).
+    #[error("payload type {0} is critical and not known")]
+    Critical(u8),
+    /// It breaks the format.
+    #[error(transparent)]
+    Syntax(#[from] WireError),
+}
 
-impl Critical {
+impl Unreadable {
     /// The notify that answers it.
-    pub(crate) fn to_notify(self) -> Payload {
-        notify::plain(notify::UNSUPPORTED_CRITICAL_PAYLOAD, vec![self.0])
+    pub(crate) fn to_notify(&self) -> Payload {
+        match self {
+            Self::Critical(payload_type) => {
+                notify::plain(notify::UNSUPPORTED_CRITICAL_PAYLOAD, vec![*payload_type])
+            }
+            Self::Syntax(_) => notify::plain(notify::INVALID_SYNTAX, Vec::new()),
+        }
     }
 }
 
 impl Payloads {
-    /// The parser has seen to it that what may stand once does so.
-    pub(crate) fn sort(payloads: Vec<Payload>) -> Result<Self, Critical> {
+    /// Of the chain `body`, whose first payload has type `first`. The parser sees to it that what may stand once does so.
+    pub(crate) fn read(first: u8, body: &[u8]) -> Result<Self, Unreadable> {
         let mut out = Self::default();
-        for payload in payloads {
+        for payload in parse_payloads(first, body)? {
             match payload {
                 Payload::Sa(p) => out.sa = Some(p),
                 Payload::KeyExchange { group, data } => out.ke = Some((group, data)),
@@ -53,7 +64,9 @@ impl Payloads {
                 Payload::Notify(n) => out.notifies.push(n),
                 Payload::Delete(d) => out.deletes.push(d),
                 Payload::VendorId(v) => out.vendor_ids.push(v),
-                Payload::Unknown { payload_type, critical: true, .. } => return Err(Critical(payload_type)),
+                Payload::Unknown { payload_type, critical: true, .. } => {
+                    return Err(Unreadable::Critical(payload_type));
+                }
                 Payload::CertReq { .. } | Payload::Eap(_) | Payload::Unknown { .. } => {}
             }
         }
@@ -67,6 +80,11 @@ impl Payloads {
 
     pub(crate) fn has(&self, notify_type: u16) -> bool {
         self.notify(notify_type).is_some()
+    }
+
+    /// Whether it deletes the IKE SA (section 1.4.1).
+    pub(crate) fn deletes_ike(&self) -> bool {
+        self.deletes.iter().any(|d| d.protocol == protocol::IKE)
     }
 
     /// The first notify that reports an error.

@@ -7,9 +7,10 @@ use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
 use crate::keymat::SkD;
 use crate::negotiation::{SelectedIke, protocol};
 use crate::notify;
+use crate::payloads::{Payloads, Unreadable};
 use crate::timer::Timer;
 use crate::window::{Incoming, ResponseToken, Window};
-use crate::wire::{Delete, ExchangeType, Payload, WireError};
+use crate::wire::{Delete, ExchangeType, Payload};
 
 /// An IKE SA without Child SAs.
 pub(crate) struct Spare {
@@ -108,10 +109,9 @@ impl Spare {
         now: Now,
         common: &mut IkeSaCommon,
         token: ResponseToken,
-        payloads: Result<Vec<Payload>, WireError>,
+        payloads: Result<Payloads, Unreadable>,
     ) -> State {
-        let is_delete = |p: &Payload| matches!(p, Payload::Delete(d) if d.protocol == protocol::IKE);
-        let deleted = payloads.as_ref().is_ok_and(|p| p.iter().any(is_delete));
+        let deleted = payloads.as_ref().is_ok_and(Payloads::deletes_ike);
         if !deleted && self.heir.is_some() {
             // Both rekeyed, and the peer goes on with its own: it is the winner, or the peer has not seen ours.
             self = match endpoint.hand_over(now, common, self) {

@@ -5,8 +5,9 @@ use crate::config::{Now, Retransmit, Role};
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon};
 use crate::event::{CloseReason, Event, Path, Transmit};
 use crate::keymat::IkeKeys;
+use crate::payloads::{Payloads, Unreadable};
 use crate::timer::Timer;
-use crate::wire::message::{HeaderFields, WireError, encode_payloads, parse_payloads};
+use crate::wire::message::{HeaderFields, encode_payloads};
 use crate::wire::sk::{self, Plain, Reassembly, SkMessage};
 use crate::wire::{ExchangeType, Header, Payload};
 use bytes::Bytes;
@@ -106,9 +107,9 @@ pub(crate) enum Incoming {
     /// Authentic, but only a fragment yet, or a request that was answered before (its response went out again).
     Seen,
     /// A new request.
-    Request(ResponseToken, Result<Vec<Payload>, WireError>),
+    Request(ResponseToken, Result<Payloads, Unreadable>),
     /// The answer to the request in flight, which is over with it.
-    Response(Result<Vec<Payload>, WireError>),
+    Response(Result<Payloads, Unreadable>),
 }
 
 /// Both windows of one IKE SA, and its keys.
@@ -270,7 +271,7 @@ impl Window {
             Opened::Whole(plain) => {
                 self.in_flight = None;
                 self.response_parts = None;
-                Incoming::Response(parse_payloads(plain.first, &plain.body))
+                Incoming::Response(Payloads::read(plain.first, &plain.body))
             }
             Opened::Part => Incoming::Seen,
             Opened::Refused => Incoming::Nothing,
@@ -292,7 +293,7 @@ impl Window {
                     self.request_parts = None;
                     self.answered = None;
                     let token = ResponseToken { exchange: header.exchange, message_id: id, path };
-                    Incoming::Request(token, parse_payloads(plain.first, &plain.body))
+                    Incoming::Request(token, Payloads::read(plain.first, &plain.body))
                 }
                 Opened::Part => Incoming::Seen,
                 Opened::Refused => Incoming::Nothing,
