@@ -278,7 +278,7 @@ impl State {
         let record = Record { address, last_used: (self.clock)() };
         self.by_identity.insert(identity.clone(), record);
         // When it was last used may be lost in a crash; whose it is may not, and that was written at once.
-        if let Err(error) = self.write(&identity, record, &[], Durability::None) {
+        if let Err(error) = self.write(&identity, record, Durability::None) {
             tracing::warn!("the lease of {identity} was not brought up to date: {error}");
         }
     }
@@ -341,18 +341,8 @@ impl State {
             return Ok(());
         }
         let record = Record { address, last_used: (self.clock)() };
-        // Whoever had this address before (the configuration has given it to us since) must lose it in the same step.
-        let losers: Vec<Identity> = self
-            .by_identity
-            .iter()
-            .filter(|(i, r)| r.address == address && *i != identity)
-            .map(|(i, _)| i.clone())
-            .collect();
-        self.write(identity, record, &losers, Durability::Immediate)
+        self.write(identity, record, Durability::Immediate)
             .map_err(|e| LeaseError(format!("the lease of {identity} cannot be stored: {e}")))?;
-        for loser in losers {
-            self.by_identity.remove(&loser);
-        }
         if let Some(old) = old {
             // The fixed address changed: the old one is free unless still in use.
             if self.by_address.get(&old.address).is_some_and(|h| h.users.is_empty()) {
@@ -365,25 +355,13 @@ impl State {
         Ok(())
     }
 
-    fn write(
-        &self,
-        identity: &Identity,
-        record: Record,
-        remove: &[Identity],
-        durability: Durability,
-    ) -> Result<(), redb::Error> {
+    fn write(&self, identity: &Identity, record: Record, durability: Durability) -> Result<(), redb::Error> {
         let mut value = [0; 24];
         value[..16].copy_from_slice(&record.address.octets());
         value[16..].copy_from_slice(&record.last_used.to_be_bytes());
         let mut transaction = self.store.begin_write()?;
         transaction.set_durability(durability)?;
-        {
-            let mut table = transaction.open_table(LEASES)?;
-            for loser in remove {
-                table.remove(text(loser).as_str())?;
-            }
-            table.insert(text(identity).as_str(), value)?;
-        }
+        transaction.open_table(LEASES)?.insert(text(identity).as_str(), value)?;
         transaction.commit()?;
         Ok(())
     }

@@ -227,7 +227,8 @@ fn read_pool(section: &Section<'_>) -> Option<Pool> {
     Some(Pool { ranges: ranges.value.into_iter().map(|f| f.value).collect(), fixed, dns, several: false })
 }
 
-/// Pools of several connections may be one and the same, but must not overlap otherwise.
+/// Pools of several connections may be one and the same, but must not overlap otherwise, nor give one address to two
+/// identities.
 fn check_pools(document: &Document, root: &Section<'_>, pools: &BTreeMap<String, Pool>) {
     let list: Vec<(&String, &Pool)> = pools.iter().collect();
     for (n, (name, pool)) in list.iter().enumerate() {
@@ -238,6 +239,20 @@ fn check_pools(document: &Document, root: &Section<'_>, pools: &BTreeMap<String,
                 document.problem(
                     &root.here(),
                     format!("the pools of the connections {other_name:?} and {name:?} overlap without being the same"),
+                );
+            }
+        }
+    }
+    let mut owners = BTreeMap::new();
+    for (name, pool) in pools {
+        for (id, address) in &pool.fixed {
+            let (first_name, first) = *owners.entry(address).or_insert((name, id));
+            if first != id {
+                document.problem(
+                    &root.here(),
+                    format!(
+                        "{address} is fixed for {first} in the pool of {first_name:?} and for {id} in that of {name:?}"
+                    ),
                 );
             }
         }

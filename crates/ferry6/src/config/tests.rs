@@ -361,6 +361,27 @@ fn pools() {
         let got = error(&dir, "broker", &with(pool));
         assert!(got.contains(wanted), "wanted: {wanted}\n   got: {got}");
     }
+    // Two connections may share an address of one identity, but never give one address to two.
+    let connection = |name: &str, range: &str, id: &str| {
+        format!(
+            "[[connection]]\nname = \"{name}\"\n[connection.pool]\nrange = \"{range}\"\nfixed = {{ \"{id}\" = \"2a00::999\" }}\n"
+        )
+    };
+    let two = |second: &str| {
+        let text = with("range = \"2a00::100/120\"");
+        format!(
+            "{text}{}{}",
+            connection("one", "2a00::200/120", "a@b.c"),
+            connection("two", "2a00::300/120", second)
+        )
+    };
+    let got = error(&dir, "broker", &two("d@e.f"));
+    assert!(
+        got.contains("2a00::999 is fixed for a@b.c in the pool of \"one\" and for d@e.f in that of \"two\""),
+        "{got}"
+    );
+    fs::write(dir.path().join("one.toml"), two("a@b.c")).unwrap();
+    assert_eq!(broker(&dir.path().join("one.toml")).unwrap().pools.len(), 2);
 }
 
 #[test]
