@@ -10,6 +10,7 @@ use ferry6_ike::config::{AddressPool, LeaseError, LeaseRequest};
 use ferry6_ike::event::{IkeSaId, Lease};
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 use std::path::Path;
@@ -130,7 +131,9 @@ impl Leases {
             reserved.extend(pool.ranges.iter().filter_map(|r| r.anycast()));
             fixed.extend(pool.fixed.iter().map(|(id, address)| (*address, id.clone())));
         }
-        let records = load(&store).map_err(|e| fault(&path, format!("cannot read the leases: {e}")))?;
+        let mut records = load(&store).map_err(|e| fault(&path, format!("cannot read the leases: {e}")))?;
+        // Of two that had one address (it was fixed for the second for a while) the later one keeps it.
+        records.sort_by_key(|(_, record)| Reverse(record.last_used));
         let mut state = State {
             store,
             pools: pools.into_iter().map(|(name, pool)| (name, Arc::new(pool))).collect(),

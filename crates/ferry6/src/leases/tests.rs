@@ -124,6 +124,22 @@ fn fixed_addresses() {
 }
 
 #[test]
+fn who_had_an_address_last_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(
+        ask(&mut open(dir.path(), pool("2a00::100/120", &[])), 1, "c@x.y", None).unwrap(),
+        "2a00::101"
+    );
+    // The address is given to e, and c does not come while it is.
+    let mut leases = open(dir.path(), pool("2a00::100/120", &[("e@x.y", "2a00::101")]));
+    assert_eq!(ask(&mut leases, 1, "e@x.y", None).unwrap(), "2a00::101");
+    drop(leases);
+    let mut leases = open(dir.path(), pool("2a00::100/120", &[]));
+    assert_eq!(ask(&mut leases, 1, "c@x.y", None).unwrap(), "2a00::102");
+    assert_eq!(ask(&mut leases, 2, "e@x.y", None).unwrap(), "2a00::101");
+}
+
+#[test]
 fn an_exhausted_pool_takes_what_was_unused_for_longest() {
     let dir = tempfile::tempdir().unwrap();
     let mut leases = open(dir.path(), pool("2a00::100/126", &[]));
