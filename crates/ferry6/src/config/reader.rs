@@ -8,6 +8,7 @@ use crate::cli::UsageError;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -59,11 +60,14 @@ impl Document {
     pub fn open(path: &Path) -> Result<Self, UsageError> {
         const LIMIT: u64 = 1 << 20;
         let fault = |text: String| UsageError(format!("{}: {text}", path.display()));
-        let meta = std::fs::metadata(path).map_err(|e| fault(format!("cannot read: {e}")))?;
-        if meta.len() > LIMIT {
+        let mut octets = Vec::new();
+        // What a file's length says binds no device and no pipe.
+        std::fs::File::open(path)
+            .and_then(|file| file.take(LIMIT + 1).read_to_end(&mut octets))
+            .map_err(|e| fault(format!("cannot read: {e}")))?;
+        if octets.len() as u64 > LIMIT {
             return Err(fault(format!("larger than {LIMIT} octets, so hardly a configuration")));
         }
-        let octets = std::fs::read(path).map_err(|e| fault(format!("cannot read: {e}")))?;
         let text = String::from_utf8(octets).map_err(|e| {
             let line =
                 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();

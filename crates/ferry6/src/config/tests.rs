@@ -405,6 +405,9 @@ fn text_of_any_kind_is_refused_without_panic() {
     fs::write(dir.path().join("binary.toml"), [b'a', b'\n', 0xff]).unwrap();
     let got = client(&dir.path().join("binary.toml")).err().unwrap().to_string();
     assert!(got.ends_with("binary.toml:2: not UTF-8 text"), "{got}");
+    // A device has no length, and no end.
+    let got = client(Path::new("/dev/zero")).err().unwrap().to_string();
+    assert_eq!(got, "/dev/zero: larger than 1048576 octets, so hardly a configuration");
     let got = client(&dir.path().join("absent.toml")).err().unwrap().to_string();
     assert!(got.contains("absent.toml: cannot read: No such file"), "{got}");
 }
