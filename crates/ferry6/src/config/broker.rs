@@ -65,13 +65,8 @@ impl Pool {
 const CONNECTION: &str = "clients";
 
 pub(super) fn read(document: &Document) -> Result<Broker, UsageError> {
-    let mut broker = document.read(|root| {
-        let broker = read_root(&root);
-        root.finish();
-        broker
-    })?;
-    broker.warnings = document.take_warnings();
-    Ok(broker)
+    let broker = document.read(read_root)?;
+    Ok(Broker { warnings: document.take_warnings(), ..broker })
 }
 
 fn read_root(root: &Section<'_>) -> Option<Broker> {

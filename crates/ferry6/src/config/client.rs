@@ -47,13 +47,8 @@ pub struct Routes {
 pub(super) const CONNECTION: &str = "tunnel";
 
 pub(super) fn read(document: &Document) -> Result<Client, UsageError> {
-    let mut client = document.read(|root| {
-        let client = read_root(&root);
-        root.finish();
-        client
-    })?;
-    client.warnings = document.take_warnings();
-    Ok(client)
+    let client = document.read(read_root)?;
+    Ok(Client { warnings: document.take_warnings(), ..client })
 }
 
 fn read_root(root: &Section<'_>) -> Option<Client> {

@@ -82,14 +82,14 @@ pub(super) fn read(
     let size = |key| child.scalar(key, "a size like \"10GB\"", values::octets).map_or(0, |f| f.value);
     let ike_proposals = ike
         .list("proposals", "a proposal like \"aes256gcm16-prfsha256-x25519\"", proposal::ike)
-        .map_or_else(|| Some(proposal::default_ike()), |f| not_empty(ike.document(), f));
+        .map_or_else(|| Some(vec![proposal::default_ike()]), |f| not_empty(ike.document(), f));
     let esp_proposals = child
         .list("proposals", "a proposal like \"aes256gcm16\"", proposal::esp)
-        .map_or_else(|| Some(proposal::default_esp()), |f| not_empty(child.document(), f));
+        .map_or_else(|| Some(vec![proposal::default_esp()]), |f| not_empty(child.document(), f));
     let selectors = |key, default: Vec<TrafficSelector>| {
-        let list =
-            child.list(key, "a traffic selector like \"::/0\"", |s| values::selector(s).map(|t| vec![t]));
-        list.map_or(Some(default), |f| not_empty(child.document(), f))
+        child
+            .list(key, "a traffic selector like \"::/0\"", values::selector)
+            .map_or(Some(default), |f| not_empty(child.document(), f))
     };
     let local_ts = selectors("local_ts", vec![TrafficSelector::ANY_V6]);
     let remote_ts = selectors("remote_ts", defaults.remote_ts);
@@ -149,13 +149,13 @@ fn at_least(least: Duration, value: Duration) -> Result<Duration, String> {
     }
 }
 
-/// Flattens; an empty list where at least one is needed is a fault (unless its items were).
-fn not_empty<T>(document: &Document, found: Found<Vec<Found<Vec<T>>>>) -> Option<Vec<T>> {
+/// An empty list where at least one is needed is a fault (unless its items were).
+fn not_empty<T>(document: &Document, found: Found<Vec<Found<T>>>) -> Option<Vec<T>> {
     if found.value.is_empty() {
         document.problem(&found, "at least one is needed; leave the key out for the default");
         return None;
     }
-    Some(found.value.into_iter().flat_map(|f| f.value).collect())
+    Some(found.value.into_iter().map(|f| f.value).collect())
 }
 
 /// An IKE message of 1248 octets with marker, UDP and IPv4 header makes 1280, which every path carries.
@@ -192,22 +192,10 @@ pub(super) fn retransmit(ike: &Section<'_>) -> Retransmit {
 /// The PSK of a section: inline or in a file.
 fn read_psk(section: &Section<'_>) -> Option<Found<Secret>> {
     let document = section.document();
-    let file = section.path("psk_file").and_then(|path| {
-        match keys::secret_line(&path.value).and_then(|line| keys::psk(line.expose())) {
-            Ok(secret) => Some(Found { value: secret, at: path.at, key: path.key }),
-            Err(text) => {
-                document.problem(&path, text);
-                None
-            }
-        }
-    });
-    let inline = section.text("psk").and_then(|text| match keys::psk(text.value.as_bytes()) {
-        Ok(secret) => Some(Found { value: secret, at: text.at, key: text.key }),
-        Err(fault) => {
-            document.problem(&text, fault);
-            None
-        }
-    });
+    let file = section
+        .path("psk_file")
+        .and_then(|path| document.convert(path, |path| keys::psk(keys::secret_line(path)?.expose())));
+    let inline = section.parsed("psk", "a string", |text| keys::psk(text.as_bytes()));
     if let Some(inline) = &inline {
         if file.is_some() {
             document.problem(inline, "either psk or psk_file, not both");
@@ -251,20 +239,11 @@ fn read_local(
     let cert =
         local.require("cert", cert, "the file with our certificate (or psk_file, for a pre-shared key)");
     let key_path = local.require("key", key, "the file with our certificate's private key");
-    let passphrase = passphrase.and_then(|path| match keys::secret_line(&path.value) {
-        Ok(secret) => Some(secret),
-        Err(text) => {
-            document.problem(&path, text);
-            None
-        }
-    });
-    let key = key_path.and_then(|path| match keys::private_key(&path.value, passphrase.as_ref(), crypto) {
-        Ok(key) => Some(Found { value: key, at: path.at, key: path.key }),
-        Err(text) => {
-            document.problem(&path, text);
-            None
-        }
-    });
+    let passphrase = passphrase.and_then(|path| document.convert(path, |path| keys::secret_line(path)));
+    let passphrase = passphrase.as_ref().map(|found| &found.value);
+    let key = key_path
+        .and_then(|path| document.convert(path, |path| keys::private_key(path, passphrase, crypto)))
+        .map(|found| found.value);
     let cert = cert?;
     let chain = match keys::certificates(&cert.value) {
         Ok(chain) => chain,
@@ -275,7 +254,7 @@ fn read_local(
     };
     let leaf = &chain[0];
     let now = SystemTime::now();
-    let check = keys::check_own(leaf, key.as_ref().map(|k| k.value.as_ref()), now);
+    let check = keys::check_own(leaf, key.as_deref(), now);
     let right_so_far = check.faults.is_empty();
     for fault in check.faults {
         document.problem(&cert, format!("{}: {fault}", cert.value.display()));
@@ -308,7 +287,7 @@ fn read_local(
     };
     // Roots are not sent (RFC 7296 section 3.6): the peer has its own or does not trust it.
     let chain = keys::without_roots(chain);
-    Some((id, Credential::Certificate { chain, key: key?.value }))
+    Some((id, Credential::Certificate { chain, key: key? }))
 }
 
 /// The identity of a certificate that speaks for itself.

@@ -159,6 +159,17 @@ fn is_pem(octets: &[u8]) -> bool {
     octets.windows(11).any(|w| w == b"-----BEGIN ")
 }
 
+/// All that a file holds of one kind: PEM, one or several, or one in DER.
+fn items<T: PemObject + From<Vec<u8>>>(path: &Path, octets: &[u8]) -> Result<Vec<T>, String> {
+    if is_pem(octets) {
+        T::pem_slice_iter(octets)
+            .collect::<Result<_, _>>()
+            .map_err(|e| format!("{} is not right PEM: {e}", path.display()))
+    } else {
+        Ok(vec![T::from(octets.to_vec())])
+    }
+}
+
 /// All certificates of a file: PEM, one or a bundle, or one in DER. Each is parsed.
 ///
 /// # Errors
@@ -166,13 +177,7 @@ fn is_pem(octets: &[u8]) -> bool {
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let octets = read(path)?;
     refuse_pkcs12(path, &octets)?;
-    let list: Vec<CertificateDer<'static>> = if is_pem(&octets) {
-        CertificateDer::pem_slice_iter(&octets)
-            .collect::<Result<_, _>>()
-            .map_err(|e| format!("{} is not right PEM: {e}", path.display()))?
-    } else {
-        vec![CertificateDer::from(octets.to_vec())]
-    };
+    let list: Vec<CertificateDer<'static>> = items(path, &octets)?;
     if list.is_empty() {
         return Err(format!("{} holds no certificate (no BEGIN CERTIFICATE)", path.display()));
     }
@@ -187,14 +192,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
 /// # Errors
 /// Unreadable, or no CRL.
 pub fn crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-    let octets = read(path)?;
-    let list: Vec<CertificateRevocationListDer<'static>> = if is_pem(&octets) {
-        CertificateRevocationListDer::pem_slice_iter(&octets)
-            .collect::<Result<_, _>>()
-            .map_err(|e| format!("{} is not right PEM: {e}", path.display()))?
-    } else {
-        vec![CertificateRevocationListDer::from(octets.to_vec())]
-    };
+    let list: Vec<CertificateRevocationListDer<'static>> = items(path, &read(path)?)?;
     if list.is_empty() {
         return Err(format!("{} holds no CRL (no BEGIN X509 CRL)", path.display()));
     }

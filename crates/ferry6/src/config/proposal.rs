@@ -117,31 +117,31 @@ fn words(text: &str) -> Result<Words, String> {
     Ok(words)
 }
 
-/// The proposals that a connection without a `proposals` key has.
-pub fn default_ike() -> Vec<IkeProposal> {
-    vec![IkeProposal {
+/// The proposal that a connection without a `proposals` key has.
+pub fn default_ike() -> IkeProposal {
+    IkeProposal {
         ciphers: Cipher::ALL.to_vec(),
         integs: vec![Integ::HmacSha256_128, Integ::HmacSha512_256, Integ::HmacSha384_192],
         prfs: vec![Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512],
         groups: Group::ALL.to_vec(),
-    }]
+    }
 }
 
 /// Likewise for ESP: no SHA-1, no PFS (as strongSwan's default), ESN where the peer has it.
-pub fn default_esp() -> Vec<EspProposal> {
-    vec![EspProposal {
+pub fn default_esp() -> EspProposal {
+    EspProposal {
         ciphers: Cipher::ALL.to_vec(),
         integs: vec![Integ::HmacSha256_128, Integ::HmacSha512_256, Integ::HmacSha384_192],
         groups: Vec::new(),
         esn: vec![true, false],
-    }]
+    }
 }
 
 /// One IKE proposal.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn ike(text: &str) -> Result<Vec<IkeProposal>, String> {
+pub fn ike(text: &str) -> Result<IkeProposal, String> {
     if text == "default" {
         return Ok(default_ike());
     }
@@ -171,19 +171,14 @@ pub fn ike(text: &str) -> Result<Vec<IkeProposal>, String> {
     if words.ciphers.iter().all(|c| c.is_aead()) {
         words.integs.clear();
     }
-    Ok(vec![IkeProposal {
-        ciphers: words.ciphers,
-        integs: words.integs,
-        prfs: words.prfs,
-        groups: words.groups,
-    }])
+    Ok(IkeProposal { ciphers: words.ciphers, integs: words.integs, prfs: words.prfs, groups: words.groups })
 }
 
 /// One ESP proposal.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn esp(text: &str) -> Result<Vec<EspProposal>, String> {
+pub fn esp(text: &str) -> Result<EspProposal, String> {
     if text == "default" {
         return Ok(default_esp());
     }
@@ -197,12 +192,7 @@ pub fn esp(text: &str) -> Result<Vec<EspProposal>, String> {
     if words.esn.is_empty() {
         words.esn = vec![true, false];
     }
-    Ok(vec![EspProposal {
-        ciphers: words.ciphers,
-        integs: words.integs,
-        groups: words.groups,
-        esn: words.esn,
-    }])
+    Ok(EspProposal { ciphers: words.ciphers, integs: words.integs, groups: words.groups, esn: words.esn })
 }
 
 /// The proposal in its canonical words, for `--check`.
@@ -235,19 +225,19 @@ mod tests {
 
     #[test]
     fn strongswan_words() {
-        let p = &ike("aes256gcm16-prfsha256-x25519").unwrap()[0];
+        let p = &ike("aes256gcm16-prfsha256-x25519").unwrap();
         assert_eq!(p.ciphers, [Cipher::Aes256Gcm16]);
         assert!(p.integs.is_empty());
         assert_eq!((p.prfs.as_slice(), p.groups.as_slice()), (&[Prf::HmacSha256][..], &[Group::X25519][..]));
-        let p = &ike("aes128-aes256-sha1-sha2_256-modp2048-ecp256!").unwrap()[0];
+        let p = &ike("aes128-aes256-sha1-sha2_256-modp2048-ecp256!").unwrap();
         assert_eq!(p.ciphers, [Cipher::Aes128Cbc, Cipher::Aes256Cbc]);
         assert_eq!(p.prfs, [Prf::HmacSha1, Prf::HmacSha256]);
         assert_eq!(show_ike(p), "aes128-aes256-sha1-sha256-prfsha1-prfsha256-modp2048-ecp256");
         // An AEAD with sha256 means prfsha256, as in strongSwan.
-        assert_eq!(ike("aes128gcm-sha256-curve25519").unwrap()[0].prfs, [Prf::HmacSha256]);
-        let p = &esp("aes256-sha512-noesn").unwrap()[0];
+        assert_eq!(ike("aes128gcm-sha256-curve25519").unwrap().prfs, [Prf::HmacSha256]);
+        let p = &esp("aes256-sha512-noesn").unwrap();
         assert_eq!((p.esn.as_slice(), p.groups.len()), (&[false][..], 0));
-        assert_eq!(esp("chacha20poly1305-ecp384").unwrap()[0].esn, [true, false]);
+        assert_eq!(esp("chacha20poly1305-ecp384").unwrap().esn, [true, false]);
     }
 
     #[test]

@@ -88,11 +88,12 @@ impl Document {
         }
     }
 
-    /// Parses it and hands the root to `read`; afterwards gives back what `read` made of it, or every fault at once.
+    /// Parses it and hands the root to `read`, which asks it for all keys there are; afterwards gives back what `read` made
+    /// of it, or every fault at once.
     ///
     /// # Errors
     /// All faults, each with file, line, column and key.
-    pub fn read<T>(&self, read: impl FnOnce(Section<'_>) -> Option<T>) -> Result<T, UsageError> {
+    pub fn read<T>(&self, read: impl FnOnce(&Section<'_>) -> Option<T>) -> Result<T, UsageError> {
         let (root, errors) = DeTable::parse_recoverable(&self.text);
         for error in errors {
             let at = error.span().unwrap_or(0..0);
@@ -106,7 +107,10 @@ impl Document {
         }
         // What a broken parse left behind would only give faults that follow from the first ones.
         let value = if self.problems.borrow().is_empty() {
-            read(Section::new(self, String::new(), 0..0, Some(root.get_ref()), None))
+            let root = Section::new(self, String::new(), 0..0, Some(root.get_ref()), None);
+            let value = read(&root);
+            root.finish();
+            value
         } else {
             None
         };
@@ -133,6 +137,21 @@ impl Document {
     /// Notes a fault at a value.
     pub fn problem<T>(&self, found: &Found<T>, text: impl Into<String>) {
         self.problem_at(found.at.clone(), found.key.clone(), text.into());
+    }
+
+    /// What `convert` makes of a value, at the same place; its error is a fault there.
+    pub fn convert<T, U>(
+        &self,
+        found: Found<T>,
+        convert: impl FnOnce(&T) -> Result<U, String>,
+    ) -> Option<Found<U>> {
+        match convert(&found.value) {
+            Ok(value) => Some(found.map(|_| value)),
+            Err(text) => {
+                self.problem(&found, text);
+                None
+            }
+        }
     }
 
     /// Notes something that is no fault but should be seen.
@@ -365,14 +384,7 @@ impl<'d> Section<'d> {
         key: &'static str,
         convert: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
     ) -> Option<Found<T>> {
-        let found = self.lookup(key)?;
-        match convert(found.value) {
-            Ok(value) => Some(Found { value, at: found.at, key: found.key }),
-            Err(text) => {
-                self.document.problem(&found, text);
-                None
-            }
-        }
+        self.document.convert(self.lookup(key)?, |value| convert(value))
     }
 
     /// A string.

@@ -190,22 +190,19 @@ impl Range6 {
     /// The fewest prefixes that make it up.
     pub fn prefixes(self) -> Vec<Prefix6> {
         let mut list = Vec::new();
-        let (mut at, last) = (self.first.to_bits(), self.last.to_bits());
+        let mut address = self.first;
         loop {
             // The largest block that starts here and does not reach beyond the end.
-            let mut bits = at.trailing_zeros();
-            while bits > 0 && (bits == 128 || at | ((1 << bits) - 1) > last) {
-                if bits == 128 && at == 0 && last == u128::MAX {
-                    return vec![Prefix6 { address: Ipv6Addr::UNSPECIFIED, len: 0 }];
-                }
-                bits -= 1;
+            let len = u8::try_from(128 - address.to_bits().trailing_zeros()).unwrap_or(128);
+            let mut block = Prefix6 { address, len };
+            while block.len < 128 && block.last() > self.last {
+                block.len += 1;
             }
-            let len = u8::try_from(128 - bits).unwrap_or(128);
-            list.push(Prefix6 { address: Ipv6Addr::from_bits(at), len });
-            match (at | ((1_u128 << bits) - 1)).checked_add(1) {
-                Some(next) if next <= last => at = next,
-                _ => return list,
+            list.push(block);
+            if block.last() >= self.last {
+                return list;
             }
+            address = Ipv6Addr::from_bits(block.last().to_bits() + 1);
         }
     }
 }
