@@ -12,8 +12,6 @@
 
 use super::{Error, Host, Lab, LinkOptions};
 
-/// The home computer.
-pub const HOME: &str = "192.168.0.2";
 /// The home router's public address.
 pub const HOME_PUBLIC: &str = "1.2.3.4";
 /// The broker in its own network.
@@ -101,12 +99,8 @@ impl Article {
     fn wire(&self) -> Result<(), Error> {
         let Article { options, home, home_router, internet, firewall, broker, server, lab } = self;
         let dual = LinkOptions { mtu: None, ipv6: true, gso: options.gso };
-        internet.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
-        internet.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
-        internet.sysctl("net.ipv4.ip_forward", "1")?;
-        home_router.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
-        home_router.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
-        home_router.sysctl("net.ipv4.ip_forward", "1")?;
+        ipv4_router(internet)?;
+        ipv4_router(home_router)?;
         firewall.forward()?;
 
         lab.link_with(home, "eth0", home_router, "lan", self.ipv4_only())?;
@@ -155,9 +149,7 @@ impl Article {
     /// What the kernel refuses.
     pub fn site(&self, number: u8) -> Result<Site, Error> {
         let router = self.lab.host(&format!("router-{number}"))?;
-        router.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
-        router.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
-        router.sysctl("net.ipv4.ip_forward", "1")?;
+        ipv4_router(&router)?;
         let (third, port) = (3 + u16::from(number), format!("home{number}"));
         self.lab.link_with(&router, "wan", &self.internet, &port, self.outside())?;
         router.address("wan", &format!("1.2.{third}.4/24"))?;
@@ -196,6 +188,13 @@ impl Article {
     pub fn default_route(&self, site: &Site, host: &Host) -> Result<(), Error> {
         host.route("default", &format!("192.168.{}.1", site.number))
     }
+}
+
+/// A router that knows no IPv6.
+fn ipv4_router(host: &Host) -> Result<(), Error> {
+    host.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
+    host.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+    host.sysctl("net.ipv4.ip_forward", "1")
 }
 
 /// All of the home behind one address, with source ports of the router's own choice.

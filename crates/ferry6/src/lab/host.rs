@@ -1,12 +1,13 @@
 //! A host of the laboratory.
 
 use super::{Error, sys};
+use crate::net::is_local;
 use futures_util::TryStreamExt;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::InfoKind;
-use rtnetlink::packet_route::route::{RouteMessage, RouteType};
+use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -153,15 +154,6 @@ impl Host {
         self.change(interface, "set the MTU of", |link| link.mtu(mtu))
     }
 
-    /// Removes an interface, and with a veth its other end.
-    ///
-    /// # Errors
-    /// What the kernel refuses.
-    pub fn unlink(&self, interface: &str) -> Result<(), Error> {
-        let index = self.index(interface)?;
-        self.netlink(&format!("remove {interface}"), async |handle| handle.link().del(index).execute().await)
-    }
-
     /// A bridge, up, without spanning tree.
     ///
     /// # Errors
@@ -201,27 +193,16 @@ impl Host {
         self.wait_for_local(ip)
     }
 
-    /// Linux makes a new IPv6 address a destination only later, in a work queue; until then it discards what comes for it.
     fn wait_for_local(&self, ip: IpAddr) -> Result<(), Error> {
-        let action = format!("use its address {ip}");
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            let message = RouteMessageBuilder::<IpAddr>::new()
-                .destination_prefix(ip, if ip.is_ipv4() { 32 } else { 128 });
-            let message = message.map_err(|e| self.error(&action, e))?.build();
-            // An error means that there is no route to it at all, yet.
-            let found =
-                self.netlink(&action, async |handle| handle.route().get(message).execute().try_next().await);
-            if matches!(&found, Ok(Some(route)) if route.header.kind == RouteType::Local) {
-                return Ok(());
-            }
+        while !self.inner.runtime.block_on(is_local(&self.inner.handle, ip)) {
             if Instant::now() > deadline {
-                return Err(
-                    self.error(action, "the kernel does not take it for its own; is the interface up?")
-                );
+                let cause = "the kernel does not take it for its own; is the interface up?";
+                return Err(self.error(format!("use its address {ip}"), cause));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+        Ok(())
     }
 
     /// Removes an address.

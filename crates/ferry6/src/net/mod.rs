@@ -67,6 +67,19 @@ fn explain(error: Error) -> anyhow::Error {
     }
 }
 
+/// Whether the kernel takes packets for this address in. Linux takes a new IPv6 address as a source at once, but makes it
+/// a destination later, in a work queue: a reply that comes before is discarded as a stranger's. That takes some
+/// milliseconds on a busy machine, and for ever where the interface is down.
+pub(crate) async fn is_local(handle: &Handle, address: IpAddr) -> bool {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let Ok(message) = RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, bits) else {
+        return false;
+    };
+    // No route at all is an error of this request, and no fault here.
+    let route = handle.route().get(message.build()).execute().try_next().await;
+    matches!(route, Ok(Some(route)) if route.header.kind == RouteType::Local)
+}
+
 impl Net {
     /// Opens the socket. Must be called inside a tokio runtime.
     ///
@@ -138,17 +151,10 @@ impl Net {
         Ok(())
     }
 
-    /// Linux takes a new address as a source at once, but makes it a destination later, in a work queue: a reply that comes
-    /// before is discarded as a stranger's. So wait for that, which takes some milliseconds on a busy machine, and for ever
-    /// where the interface is down.
+    /// Waits some time for [`is_local`].
     async fn wait_for_local(&self, address: Ipv6Addr) {
-        let message = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
         for _ in 0..200 {
-            let mut routes = self.handle.route().get(message.clone()).execute();
-            // No route at all is an error of this request, and no fault here.
-            if let Ok(Some(route)) = routes.try_next().await
-                && route.header.kind == RouteType::Local
-            {
+            if is_local(&self.handle, address.into()).await {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
