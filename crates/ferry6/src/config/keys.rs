@@ -22,7 +22,11 @@ use zeroize::Zeroizing;
 /// No certificate, key or CRL file is larger than this, in octets (a CRL of 100,000 entries is about 4 MB).
 const LIMIT: u64 = 64 << 20;
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+/// The whole of a file of a sensible size.
+///
+/// # Errors
+/// Unreadable, or too large.
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let file = std::fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
     read_open(path, &file)
 }

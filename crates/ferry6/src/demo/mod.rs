@@ -198,7 +198,7 @@ fn certificates(directory: &Path, report: &Report) -> anyhow::Result<()> {
     };
     let save =
         |name: &str, content: &str| write(name, content).with_context(|| format!("cannot write {name}"));
-    save("ca.crt", &ca.certificate_pem())?;
+    save("ca.crt", &ca.certificates_pem())?;
     for (name, identity) in [("broker", BROKER_ID), ("client", CLIENT_ID)] {
         let credential = ca.issue(&Profile::for_name(identity)?)?;
         save(&format!("{name}.crt"), &credential.certificates_pem())?;

@@ -324,7 +324,7 @@ pub struct Credential {
 impl Credential {
     /// The certificate and the intermediate CAs, leaf first, in PEM.
     pub fn certificates_pem(&self) -> String {
-        std::iter::once(&self.certificate).chain(&self.chain).map(|c| pem("CERTIFICATE", c)).collect()
+        chain_pem(&self.certificate, &self.chain)
     }
 }
 
@@ -405,14 +405,9 @@ impl Authority {
         &self.certificate
     }
 
-    /// Its certificate in PEM.
-    pub fn certificate_pem(&self) -> String {
-        pem("CERTIFICATE", &self.certificate)
-    }
-
     /// Its certificate and the intermediate CAs above, in PEM.
     pub fn certificates_pem(&self) -> String {
-        std::iter::once(&self.certificate).chain(&self.chain).map(|c| pem("CERTIFICATE", c)).collect()
+        chain_pem(&self.certificate, &self.chain)
     }
 
     /// Its private key, PKCS#8 in PEM.
@@ -501,12 +496,16 @@ fn key_pem(key: &KeyPair) -> Zeroizing<String> {
     }
 }
 
+fn chain_pem(first: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> String {
+    std::iter::once(first).chain(above).map(|c| pem("CERTIFICATE", c)).collect()
+}
+
 fn pem_secret(der: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(pem("PRIVATE KEY", der))
 }
 
 /// DER in PEM (RFC 7468).
-pub(super) fn pem(label: &str, der: &[u8]) -> String {
+fn pem(label: &str, der: &[u8]) -> String {
     pkcs8::der::pem::encode_string(label, pkcs8::LineEnding::LF, der)
         .expect("PEM of a file in memory cannot fail")
 }

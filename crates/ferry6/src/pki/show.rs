@@ -41,7 +41,7 @@ impl Table {
 /// # Errors
 /// It cannot be read, or has nothing of the kind in it.
 pub fn file(path: &Path) -> anyhow::Result<String> {
-    let bytes = Zeroizing::new(store::read(path)?);
+    let bytes = store::read(path)?;
     let mut table = Table::default();
     let name = path.display();
     if bytes.first() == Some(&0x30) {

@@ -4,10 +4,10 @@
 //! written at once, so two runs at the same time do not harm it.
 
 use super::authority::{Authority, Credential, Revocation, Revoked, serial_text};
+use crate::config::keys;
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, Permissions};
@@ -19,8 +19,6 @@ use time::{Date, Duration, Month, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-/// Nothing of these files is ever longer; what is, is none of them.
-const MAX_FILE: u64 = 64 << 20;
 const SECRET: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 
@@ -104,14 +102,11 @@ impl CaFiles {
     /// # Errors
     /// A file is missing, unreadable or not a CA's.
     pub fn load(&self) -> anyhow::Result<Authority> {
-        let file = self.certificate();
-        let mut certificates = read_certificates(&file)?;
-        ensure!(!certificates.is_empty(), "{} has no certificate in it", file.display());
+        let mut certificates = certificates(&self.certificate())?;
         let certificate = certificates.remove(0);
-        let key = Zeroizing::new(
-            String::from_utf8(read(&self.key())?).context(format!("{}", self.key().display()))?,
-        );
-        Authority::load(certificate, certificates, &key).with_context(|| self.base.display().to_string())
+        let key = read(&self.key())?;
+        let key = std::str::from_utf8(&key).with_context(|| self.key().display().to_string())?;
+        Authority::load(certificate, certificates, key).with_context(|| self.base.display().to_string())
     }
 
     /// Writes a new CA, with an empty CRL of 30 days.
@@ -210,11 +205,9 @@ impl CaFiles {
         {
             return Ok(serial);
         }
-        let all = read_certificates(certificate)?;
-        let first =
-            all.first().with_context(|| format!("{} has no certificate in it", certificate.display()))?;
+        let all = certificates(certificate)?;
         let (_, parsed) =
-            X509Certificate::from_der(first).with_context(|| certificate.display().to_string())?;
+            X509Certificate::from_der(&all[0]).with_context(|| certificate.display().to_string())?;
         let ca = self.load()?;
         let (_, issuer) = X509Certificate::from_der(ca.certificate()).context("the CA's certificate")?;
         ensure!(
@@ -228,7 +221,7 @@ impl CaFiles {
     }
 
     fn read_index(&self) -> anyhow::Result<String> {
-        String::from_utf8(read(&self.index())?).with_context(|| self.index().display().to_string())
+        String::from_utf8(read(&self.index())?.to_vec()).with_context(|| self.index().display().to_string())
     }
 
     fn append(&self, line: &str) -> anyhow::Result<()> {
@@ -258,25 +251,14 @@ fn check_free(files: &[PathBuf], force: bool) -> anyhow::Result<()> {
     }
 }
 
-/// Reads a file of a sensible size.
-pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let length = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
-    ensure!(
-        length <= MAX_FILE,
-        "{}: {length} octets are too many for a certificate, CRL or key",
-        path.display()
-    );
-    std::fs::read(path).with_context(|| path.display().to_string())
+/// Reads a file as the daemons do.
+pub(super) fn read(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    keys::read(path).map_err(anyhow::Error::msg)
 }
 
-/// The certificates of a file, PEM or DER.
-fn read_certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let bytes = read(path)?;
-    if bytes.first() == Some(&0x30) {
-        return Ok(vec![CertificateDer::from(bytes)]);
-    }
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    all.with_context(|| format!("{} is not PEM", path.display()))
+/// The certificates of a file as the daemons read them: at least one.
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    keys::certificates(path).map_err(anyhow::Error::msg)
 }
 
 /// Writes a file as a whole or not at all: never is there a half of it, or a key that others may read.
