@@ -1,5 +1,7 @@
 //! The algorithms by their IANA names and numbers ("Internet Key Exchange Version 2 (IKEv2) Parameters").
 
+use std::fmt;
+
 /// Encryption algorithm, transform type 1, with its key length where the number alone leaves it open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cipher {
@@ -128,6 +130,26 @@ impl Integ {
 pub struct CipherSuite {
     cipher: Cipher,
     integ: Option<Integ>,
+}
+
+/// By the IANA names: `AES_GCM_16_256`, `AES_CBC_256/HMAC_SHA2_256_128`.
+impl fmt::Display for CipherSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.cipher {
+            Cipher::Aes128Gcm16 => "AES_GCM_16_128",
+            Cipher::Aes256Gcm16 => "AES_GCM_16_256",
+            Cipher::ChaCha20Poly1305 => "CHACHA20_POLY1305",
+            Cipher::Aes128Cbc => "AES_CBC_128",
+            Cipher::Aes256Cbc => "AES_CBC_256",
+        })?;
+        f.write_str(match self.integ {
+            None => "",
+            Some(Integ::HmacSha1_96) => "/HMAC_SHA1_96",
+            Some(Integ::HmacSha256_128) => "/HMAC_SHA2_256_128",
+            Some(Integ::HmacSha384_192) => "/HMAC_SHA2_384_192",
+            Some(Integ::HmacSha512_256) => "/HMAC_SHA2_512_256",
+        })
+    }
 }
 
 impl CipherSuite {

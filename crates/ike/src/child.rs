@@ -198,7 +198,7 @@ pub(crate) fn choose(
         Refusal::new(
             notify::NO_PROPOSAL_CHOSEN,
             format!(
-                "NO_PROPOSAL_CHOSEN: no ESP proposal of the peer fits the connection's; it offers {}",
+                "no ESP proposal of the peer fits the connection's; it offers {}",
                 negotiation::describe(offered)
             ),
         )

@@ -9,7 +9,7 @@ use crate::endpoint::{Endpoint, IkeSa, IkeSaCommon, State};
 use crate::established::{Established, Pending, Task};
 use crate::event::{Activate, CloseReason, Event, Reqid};
 use crate::keymat::Skeyseed;
-use crate::negotiation::{self, SelectedIke, protocol};
+use crate::negotiation::{self, SelectedIke};
 use crate::notify;
 use crate::payloads::Payloads;
 use crate::selector::TrafficSelector;
@@ -17,7 +17,7 @@ use crate::spare::{Heir, Spare};
 use crate::timer::{Timer, Timers};
 use crate::window::{ResponseToken, Window};
 use crate::wire::payload::NONCE_LEN;
-use crate::wire::{ExchangeType, Payload, Proposal};
+use crate::wire::{ExchangeType, Payload, Proposal, protocol};
 use ferry6_crypto::{CryptoError, Group, KeyExchange, Secret, Spi};
 use std::time::Duration;
 

@@ -8,7 +8,6 @@ use crate::event::{CloseReason, Closed, Event, IkeSaId, Path, Reqid};
 use crate::identity::Identity;
 use crate::ike_auth::{AuthSent, HalfOpen};
 use crate::ike_sa_init::{self, InitKey, InitSent};
-use crate::negotiation;
 use crate::spare::{Heir, Spare};
 use crate::timer::{Deadlines, Timer, Timers};
 use crate::window::Window;
@@ -765,7 +764,7 @@ impl Established {
                 reqid: c.reqid,
                 inbound: c.inbound,
                 outbound: c.outbound,
-                algorithms: negotiation::suite_names(c.suite),
+                algorithms: c.suite.to_string(),
                 esn: c.esn,
                 established: c.since,
                 next_rekey: c.rekey_at,

@@ -4,20 +4,9 @@
 //! proposals, or from a peer's choice that was checked against what we offered.
 
 use crate::config::{EspProposal, IkeProposal};
-use crate::wire::{Proposal, Transform};
+use crate::wire::transform_type::{ENCR, ESN, INTEG, KE, PRF};
+use crate::wire::{Proposal, Transform, protocol};
 use ferry6_crypto::{Cipher, CipherSuite, Group, Integ, Prf, Spi};
-
-/// Protocol IDs (section 3.3.1).
-pub(crate) mod protocol {
-    pub(crate) const IKE: u8 = 1;
-    pub(crate) const ESP: u8 = 3;
-}
-
-const ENCR: u8 = 1;
-const PRF: u8 = 2;
-const INTEG: u8 = 3;
-const KE: u8 = 4;
-const ESN: u8 = 5;
 
 /// What an IKE SA will use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +35,8 @@ impl SelectedIke {
     /// As it goes into the response; `spi` is ours when an IKE SA is rekeyed.
     pub(crate) fn to_proposal(self, spi: Option<u64>) -> Proposal {
         let mut transforms = suite_transforms(self.suite);
-        transforms.push(transform(PRF, self.prf.transform_id(), None));
-        transforms.push(transform(KE, self.group.transform_id(), None));
+        transforms.push(Transform::new(PRF, self.prf.transform_id()));
+        transforms.push(Transform::new(KE, self.group.transform_id()));
         Proposal {
             number: self.number,
             protocol: protocol::IKE,
@@ -57,7 +46,9 @@ impl SelectedIke {
     }
     /// `AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE25519`.
     pub(crate) fn names(&self) -> String {
-        format!("{}/{}/{}", suite_names(self.suite), prf_name(self.prf), group_name(self.group))
+        let prf = Transform::new(PRF, self.prf.transform_id());
+        let group = Transform::new(KE, self.group.transform_id());
+        format!("{}/{prf}/{group}", self.suite)
     }
     /// Whether this connection's proposals would have allowed it.
     pub(crate) fn allowed_by(&self, proposals: &[IkeProposal]) -> bool {
@@ -98,8 +89,8 @@ impl SelectedEsp {
     /// As it goes into the response, with our inbound SPI.
     pub(crate) fn to_proposal(self, inbound: Spi) -> Proposal {
         let mut transforms = suite_transforms(self.suite);
-        transforms.extend(self.group.map(|g| transform(KE, g.transform_id(), None)));
-        transforms.extend(self.esn.map(|esn| transform(ESN, u16::from(esn), None)));
+        transforms.extend(self.group.map(|g| Transform::new(KE, g.transform_id())));
+        transforms.extend(self.esn.map(|esn| Transform::new(ESN, u16::from(esn))));
         Proposal {
             number: self.number,
             protocol: protocol::ESP,
@@ -109,52 +100,14 @@ impl SelectedEsp {
     }
 }
 
-/// `AES_GCM_16_256` or `AES_CBC_256/HMAC_SHA2_256_128`.
-pub(crate) fn suite_names(suite: CipherSuite) -> String {
-    let cipher = match suite.cipher() {
-        Cipher::Aes128Gcm16 => "AES_GCM_16_128",
-        Cipher::Aes256Gcm16 => "AES_GCM_16_256",
-        Cipher::ChaCha20Poly1305 => "CHACHA20_POLY1305",
-        Cipher::Aes128Cbc => "AES_CBC_128",
-        Cipher::Aes256Cbc => "AES_CBC_256",
-    };
-    match suite.integ() {
-        None => cipher.to_owned(),
-        Some(Integ::HmacSha1_96) => format!("{cipher}/HMAC_SHA1_96"),
-        Some(Integ::HmacSha256_128) => format!("{cipher}/HMAC_SHA2_256_128"),
-        Some(Integ::HmacSha384_192) => format!("{cipher}/HMAC_SHA2_384_192"),
-        Some(Integ::HmacSha512_256) => format!("{cipher}/HMAC_SHA2_512_256"),
-    }
-}
-
-const fn prf_name(prf: Prf) -> &'static str {
-    match prf {
-        Prf::HmacSha1 => "PRF_HMAC_SHA1",
-        Prf::HmacSha256 => "PRF_HMAC_SHA2_256",
-        Prf::HmacSha384 => "PRF_HMAC_SHA2_384",
-        Prf::HmacSha512 => "PRF_HMAC_SHA2_512",
-    }
-}
-
-const fn group_name(group: Group) -> &'static str {
-    match group {
-        Group::Modp2048 => "MODP_2048",
-        Group::Modp3072 => "MODP_3072",
-        Group::Modp4096 => "MODP_4096",
-        Group::Ecp256 => "ECP_256",
-        Group::Ecp384 => "ECP_384",
-        Group::X25519 => "CURVE25519",
-    }
-}
-
-const fn transform(transform_type: u8, id: u16, key_length: Option<u16>) -> Transform {
-    Transform { transform_type, id, key_length, unknown_attribute: false }
+fn encr(cipher: Cipher) -> Transform {
+    let key_length = cipher.key_length_attribute();
+    Transform { key_length, ..Transform::new(ENCR, cipher.transform_id()) }
 }
 
 fn suite_transforms(suite: CipherSuite) -> Vec<Transform> {
-    let cipher = suite.cipher();
-    let mut out = vec![transform(ENCR, cipher.transform_id(), cipher.key_length_attribute())];
-    out.extend(suite.integ().map(|i| transform(INTEG, i.transform_id(), None)));
+    let mut out = vec![encr(suite.cipher())];
+    out.extend(suite.integ().map(|i| Transform::new(INTEG, i.transform_id())));
     out
 }
 
@@ -171,10 +124,9 @@ fn by_kind(ciphers: &[Cipher]) -> Vec<Vec<Cipher>> {
 }
 
 fn cipher_transforms(ciphers: &[Cipher], integs: &[Integ]) -> Vec<Transform> {
-    let mut out: Vec<Transform> =
-        ciphers.iter().map(|c| transform(ENCR, c.transform_id(), c.key_length_attribute())).collect();
+    let mut out: Vec<Transform> = ciphers.iter().copied().map(encr).collect();
     if ciphers.iter().any(|c| !c.is_aead()) {
-        out.extend(integs.iter().map(|i| transform(INTEG, i.transform_id(), None)));
+        out.extend(integs.iter().map(|i| Transform::new(INTEG, i.transform_id())));
     }
     out
 }
@@ -191,8 +143,8 @@ pub(crate) fn offer_ike(config: &[IkeProposal], spi: Option<u64>) -> Vec<Proposa
     for p in config {
         for ciphers in by_kind(&p.ciphers) {
             let mut transforms = cipher_transforms(&ciphers, &p.integs);
-            transforms.extend(p.prfs.iter().map(|f| transform(PRF, f.transform_id(), None)));
-            transforms.extend(p.groups.iter().map(|g| transform(KE, g.transform_id(), None)));
+            transforms.extend(p.prfs.iter().map(|f| Transform::new(PRF, f.transform_id())));
+            transforms.extend(p.groups.iter().map(|g| Transform::new(KE, g.transform_id())));
             out.push(Proposal { number: 0, protocol: protocol::IKE, spi: spi.clone(), transforms });
         }
     }
@@ -206,10 +158,10 @@ pub(crate) fn offer_esp(config: &[EspProposal], inbound: Spi, with_ke: bool) -> 
         for ciphers in by_kind(&p.ciphers) {
             let mut transforms = cipher_transforms(&ciphers, &p.integs);
             if with_ke {
-                transforms.extend(p.groups.iter().map(|g| transform(KE, g.transform_id(), None)));
+                transforms.extend(p.groups.iter().map(|g| Transform::new(KE, g.transform_id())));
             }
             let esn: &[bool] = if p.esn.is_empty() { &[false] } else { &p.esn };
-            transforms.extend(esn.iter().map(|&e| transform(ESN, u16::from(e), None)));
+            transforms.extend(esn.iter().map(|&e| Transform::new(ESN, u16::from(e))));
             out.push(Proposal {
                 number: 0,
                 protocol: protocol::ESP,
@@ -227,8 +179,8 @@ struct Theirs {
     suites: Vec<CipherSuite>,
     prfs: Vec<Prf>,
     groups: Vec<Group>,
-    /// Whether KE transforms stand there at all, and whether NONE is among them.
-    ke: (bool, bool),
+    /// Whether it can be taken without a key exchange: no KE transform, or NONE among them.
+    ke_optional: bool,
     esn: Vec<bool>,
     has_esn: bool,
 }
@@ -238,11 +190,12 @@ impl Theirs {
         let mut ciphers = Vec::new();
         let mut integs = Vec::new();
         let (mut has_integ, mut no_integ) = (false, false);
+        let (mut has_ke, mut no_ke) = (false, false);
         let mut out = Self {
             suites: Vec::new(),
             prfs: Vec::new(),
             groups: Vec::new(),
-            ke: (false, false),
+            ke_optional: false,
             esn: Vec::new(),
             has_esn: false,
         };
@@ -252,7 +205,7 @@ impl Theirs {
                 _ => return None,
             }
             out.has_esn |= t.transform_type == ESN;
-            out.ke.0 |= t.transform_type == KE;
+            has_ke |= t.transform_type == KE;
             has_integ |= t.transform_type == INTEG;
             if t.unknown_attribute {
                 continue;
@@ -262,7 +215,7 @@ impl Theirs {
                 (PRF, id) => out.prfs.extend(Prf::from_transform(id)),
                 (INTEG, 0) => no_integ = true,
                 (INTEG, id) => integs.extend(Integ::from_transform(id)),
-                (KE, 0) => out.ke.1 = true,
+                (KE, 0) => no_ke = true,
                 (KE, id) => out.groups.extend(Group::from_transform(id)),
                 (_, id) => out.esn.extend(match id {
                     0 => Some(false),
@@ -271,6 +224,7 @@ impl Theirs {
                 }),
             }
         }
+        out.ke_optional = !has_ke || no_ke;
         for cipher in ciphers {
             if cipher.is_aead() {
                 // "AUTH NONE" may stand beside an AEAD; a real algorithm alone may not (section 3.3).
@@ -358,16 +312,15 @@ pub(crate) fn select_esp(
                 None => None,
                 Some(ke_group) => {
                     let allowed: &[Group] = if p.groups.is_empty() { &Group::ALL } else { &p.groups };
-                    let (wanted, optional) = (offered.ke.0, offered.ke.1 || !offered.ke.0);
                     let group = ke_group
                         .filter(|g| allowed.contains(g) && offered.groups.contains(g))
                         .or_else(|| first_common(allowed, &offered.groups));
+                    // Without PFS in our configuration, NONE is taken where it is offered.
+                    let may_do_without = p.groups.is_empty() && offered.ke_optional;
                     match group {
-                        // Without PFS in our configuration, NONE is taken where it is offered.
-                        Some(_) if p.groups.is_empty() && optional && ke_group.is_none() => None,
-                        Some(group) => Some(group),
-                        None if p.groups.is_empty() && (optional || !wanted) => None,
-                        None => continue,
+                        Some(_) if may_do_without && ke_group.is_none() => None,
+                        None if !may_do_without => continue,
+                        group => group,
                     }
                 }
             };

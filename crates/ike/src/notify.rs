@@ -6,15 +6,10 @@ pub(crate) use crate::wire::notify::*;
 
 /// A notify that belongs to no SA, or to the IKE SA itself.
 pub(crate) fn plain(notify_type: u16, data: impl Into<Vec<u8>>) -> Payload {
-    Payload::Notify(Notify { protocol: 0, spi: Vec::new(), notify_type, data: data.into() })
+    Payload::Notify(Notify::new(notify_type, data))
 }
 
 /// A notify about a Child SA.
 pub(crate) fn about_esp(notify_type: u16, spi: ferry6_crypto::Spi) -> Payload {
-    Payload::Notify(Notify {
-        protocol: crate::negotiation::protocol::ESP,
-        spi: spi.to_be_bytes().to_vec(),
-        notify_type,
-        data: Vec::new(),
-    })
+    Payload::Notify(Notify::about_esp(notify_type, spi.get(), Vec::new()))
 }

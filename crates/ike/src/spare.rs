@@ -5,12 +5,12 @@
 use crate::config::Now;
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
 use crate::keymat::SkD;
-use crate::negotiation::{SelectedIke, protocol};
+use crate::negotiation::SelectedIke;
 use crate::notify;
 use crate::payloads::{Payloads, Unreadable};
 use crate::timer::Timer;
 use crate::window::{Incoming, ResponseToken, Window};
-use crate::wire::{Delete, ExchangeType, Payload};
+use crate::wire::{Delete, ExchangeType, Payload, protocol};
 
 /// An IKE SA without Child SAs.
 pub(crate) struct Spare {

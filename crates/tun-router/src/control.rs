@@ -450,7 +450,7 @@ impl Control {
         child.pairs.push(Pair {
             inbound: sa.inbound.spi,
             outbound: sa.outbound.spi,
-            algorithms: crate::status::suite_name(suite),
+            algorithms: suite.to_string(),
             esn: sa.esn,
             ipcomp: (sa.inbound.ipcomp_cpi, sa.outbound.ipcomp_cpi),
             counters_in,

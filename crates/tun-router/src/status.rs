@@ -1,7 +1,6 @@
 //! The snapshot that `ferry6 status` shows. Serde's field names are the JSON's.
 
 use crate::control::{Child, Control, Pair};
-use ferry6_crypto::{Cipher, CipherSuite, Integ};
 use ferry6_ike::TrafficSelector;
 use ferry6_ike::config::Role;
 use ferry6_ike::endpoint::{ChildSaStatus, IkeSaStatus};
@@ -108,25 +107,6 @@ pub struct ChildSa {
     pub age: u64,
     /// Seconds until its rekey.
     pub next_rekey: Option<u64>,
-}
-
-/// A suite under the IANA names: `AES_GCM_16_256`, `AES_CBC_128/HMAC_SHA1_96`.
-pub fn suite_name(suite: CipherSuite) -> String {
-    let cipher = match suite.cipher() {
-        Cipher::Aes128Gcm16 => "AES_GCM_16_128",
-        Cipher::Aes256Gcm16 => "AES_GCM_16_256",
-        Cipher::ChaCha20Poly1305 => "CHACHA20_POLY1305",
-        Cipher::Aes128Cbc => "AES_CBC_128",
-        Cipher::Aes256Cbc => "AES_CBC_256",
-    };
-    let integ = match suite.integ() {
-        None => return cipher.to_owned(),
-        Some(Integ::HmacSha1_96) => "HMAC_SHA1_96",
-        Some(Integ::HmacSha256_128) => "HMAC_SHA2_256_128",
-        Some(Integ::HmacSha384_192) => "HMAC_SHA2_384_192",
-        Some(Integ::HmacSha512_256) => "HMAC_SHA2_512_256",
-    };
-    format!("{cipher}/{integ}")
 }
 
 /// A selector as people write it: `2a00::101/128`, `2001:db8::1-2001:db8::9[6/80-90]`.
@@ -276,12 +256,5 @@ mod tests {
             ..TrafficSelector::ANY_V6
         };
         assert_eq!(selector_name(&v4), "10.0.0.0/24");
-    }
-
-    #[test]
-    fn suites_as_text() {
-        let names: Vec<_> = CipherSuite::all().map(suite_name).collect();
-        assert!(names.contains(&"AES_GCM_16_128".to_owned()));
-        assert!(names.contains(&"AES_CBC_256/HMAC_SHA2_256_128".to_owned()));
     }
 }

@@ -35,3 +35,10 @@ fn hex(text: &str) -> Vec<u8> {
 fn packet_keys(suite: CipherSuite, encryption: &[u8], integrity: &[u8]) -> PacketKeys {
     PacketKeys { suite, encryption: Secret::from(encryption), integrity: Secret::from(integrity) }
 }
+
+#[test]
+fn suites_as_text() {
+    let names: Vec<_> = CipherSuite::all().map(|suite| suite.to_string()).collect();
+    assert!(names.contains(&"AES_GCM_16_128".to_owned()));
+    assert!(names.contains(&"AES_CBC_256/HMAC_SHA2_256_128".to_owned()));
+}
