@@ -15,7 +15,6 @@ use crate::wire::{ExchangeType, Header, Payload};
 use ferry6_crypto::{CryptoError, CryptoProvider, SecureRandom, Spi};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Parts the endpoint is made of.
@@ -61,6 +60,24 @@ pub struct Endpoint {
     deadlines: Deadlines,
     next_id: u64,
     next_reqid: u32,
+}
+
+/// The CERTREQ of IKE_SA_INIT: the anchors of all connections.
+fn cert_request(config: &EndpointConfig, crypto: &CryptoProvider) -> Option<Payload> {
+    let mut anchors = Vec::new();
+    for connection in &config.connections {
+        if let PeerAuth::Certificate { anchors: more, .. } = &connection.peer_auth {
+            for anchor in more {
+                if !anchors.contains(anchor) {
+                    anchors.push(anchor.clone());
+                }
+            }
+        }
+    }
+    (!anchors.is_empty()).then(|| Payload::CertReq {
+        encoding: crate::wire::cert::encoding::X509_SIGNATURE,
+        data: crate::certs::cert_request(crypto, &anchors),
+    })
 }
 
 /// Why a command could not be taken.
@@ -145,8 +162,9 @@ impl Endpoint {
     /// An endpoint without any SA.
     pub fn new(config: EndpointConfig, parts: Parts) -> Self {
         let Parts { crypto, random, spis, pool } = parts;
-        let mut this = Self {
-            config: EndpointConfig::default(),
+        let cert_request = cert_request(&config, &crypto);
+        Self {
+            config,
             crypto,
             random,
             spis,
@@ -160,32 +178,11 @@ impl Endpoint {
             peers: HashMap::new(),
             half_open: HalfOpenCount::default(),
             cookies: None,
-            cert_request: None,
+            cert_request,
             deadlines: Deadlines::default(),
             next_id: 1,
             next_reqid: 1,
-        };
-        this.set_config(config);
-        this
-    }
-
-    /// Takes a new configuration for what comes from now on; SAs that stand keep the connection that they have.
-    pub fn set_config(&mut self, config: EndpointConfig) {
-        let mut anchors = Vec::new();
-        for connection in &config.connections {
-            if let PeerAuth::Certificate { anchors: more, .. } = &connection.peer_auth {
-                for anchor in more {
-                    if !anchors.contains(anchor) {
-                        anchors.push(anchor.clone());
-                    }
-                }
-            }
         }
-        self.cert_request = (!anchors.is_empty()).then(|| Payload::CertReq {
-            encoding: crate::wire::cert::encoding::X509_SIGNATURE,
-            data: crate::certs::cert_request(&self.crypto, &anchors),
-        });
-        self.config = config;
     }
 
     /// The port behind the non-ESP marker, as bound, where the configuration could not know it.
@@ -253,9 +250,7 @@ impl Endpoint {
     /// A worker saw the first packet on this inbound SA, or traffic since the last call: proof of life (DPD).
     pub fn inbound_activity(&mut self, now: Now, inbound: Spi) {
         if let Some(&ike) = self.children.get(&inbound) {
-            self.with_established(ike, |s, endpoint, common| {
-                s.inbound_activity(endpoint, now, common, inbound)
-            });
+            self.with_established(ike, |s, endpoint, _| s.inbound_activity(endpoint, now, inbound));
         }
     }
 
@@ -288,21 +283,6 @@ impl Endpoint {
     /// # Errors
     /// [`CommandError::UnknownConnection`], [`CommandError::Crypto`].
     pub fn initiate(&mut self, now: Now, connection: &str, path: Path) -> Result<IkeSaId, CommandError> {
-        let port = self.config.remote_nat_port;
-        self.initiate_with(now, connection, path, port)
-    }
-
-    /// [`Self::initiate`] with the peer's NAT port for this IKE SA alone.
-    ///
-    /// # Errors
-    /// [`CommandError::UnknownConnection`], [`CommandError::Crypto`].
-    pub fn initiate_with(
-        &mut self,
-        now: Now,
-        connection: &str,
-        path: Path,
-        remote_nat_port: u16,
-    ) -> Result<IkeSaId, CommandError> {
         let connection = self
             .config
             .connections
@@ -310,7 +290,7 @@ impl Endpoint {
             .find(|c| c.name == connection)
             .cloned()
             .ok_or_else(|| CommandError::UnknownConnection(connection.to_owned()))?;
-        let sa = InitSent::start(self, now, connection, path, remote_nat_port)?;
+        let sa = InitSent::start(self, now, connection, path)?;
         let id = sa.common.id;
         self.insert(sa);
         Ok(id)
@@ -505,12 +485,17 @@ impl Endpoint {
         Ok(nonce)
     }
 
-    /// A random share of `rekey_fuzz`.
-    pub(crate) fn fuzz(&mut self) -> f64 {
+    /// A share between 0 and 1 for spreading.
+    pub(crate) fn spread(&mut self) -> f64 {
         let mut octets = [0; 4];
         // Without randomness rekeys only lose their spread.
         let _ = self.random.fill(&mut octets);
-        f64::from(u32::from_be_bytes(octets)) / f64::from(u32::MAX) * self.config.rekey_fuzz.clamp(0.0, 0.9)
+        f64::from(u32::from_be_bytes(octets)) / f64::from(u32::MAX)
+    }
+
+    /// A random share of `rekey_fuzz`.
+    pub(crate) fn fuzz(&mut self) -> f64 {
+        self.spread() * self.config.rekey_fuzz.clamp(0.0, 0.9)
     }
 
     /// The current IKE SA with this ID.
@@ -680,10 +665,6 @@ impl Endpoint {
             }
             _ => None,
         }
-    }
-
-    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
-        self.config.connections.clone()
     }
 }
 

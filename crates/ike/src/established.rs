@@ -485,7 +485,6 @@ impl Established {
         mut self: Box<Self>,
         endpoint: &mut Endpoint,
         now: Now,
-        _common: &mut IkeSaCommon,
         inbound: Spi,
     ) -> State {
         self.heard = now.monotonic;
@@ -641,13 +640,6 @@ impl Established {
 }
 
 impl Endpoint {
-    /// A share between 0 and 1 for spreading.
-    pub(crate) fn spread(&mut self) -> f64 {
-        let mut octet = [0; 1];
-        let _ = self.random.fill(&mut octet);
-        f64::from(octet[0]) / 256.0
-    }
-
     /// What a new IKE SA means for older ones of the same identity. INITIAL_CONTACT (section 2.4) says that they are
     /// dead: nothing is sent on them then.
     ///

@@ -8,7 +8,7 @@ use crate::child::{self, Offer, Placement, Refusal};
 use crate::config::{AddressConfig, Connection, Credential, LeaseRequest, Now, PeerAuth, RemoteId, Role};
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
 use crate::established::Established;
-use crate::event::{Activate, CloseReason, Lease};
+use crate::event::{Activate, CloseReason, Lease, Reqid};
 use crate::identity::Identity;
 use crate::ike_sa_init::InitKey;
 use crate::keymat::{AuthKeys, SkD};
@@ -127,16 +127,6 @@ impl Agreed {
             }
         }
     }
-
-    fn into_established(
-        self,
-        connection: Arc<Connection>,
-        now: Now,
-        first_role: Role,
-        remote_id: Identity,
-    ) -> Established {
-        Established::new(connection, now, first_role, remote_id, self)
-    }
 }
 
 /// Where the size of IKE messages is bounded, and the peer can put fragments together (RFC 7383 section 2.3).
@@ -151,7 +141,7 @@ pub(crate) struct AuthSent {
     pub(crate) connection: Arc<Connection>,
     agreed: Agreed,
     offer: Offer,
-    reqid: crate::event::Reqid,
+    reqid: Reqid,
 }
 
 impl AuthSent {
@@ -306,7 +296,7 @@ impl AuthSent {
         let keys =
             agreed.sk_d.child(&endpoint.crypto, negotiated.selected.suite(), None, &agreed.ni, &agreed.nr);
         let mobike = connection.mobike && payloads.has(notify::MOBIKE_SUPPORTED);
-        let mut established = agreed.into_established(connection, now, Role::Initiator, remote_id);
+        let mut established = Established::new(connection, now, Role::Initiator, remote_id, agreed);
         established.lease = lease;
         established.mobike = mobike;
         established.announce(endpoint, common, now);
@@ -369,9 +359,6 @@ pub(crate) struct HalfOpen {
     pub(crate) response: Packets,
     pub(crate) agreed: Agreed,
 }
-
-/// What came of the Child SA in IKE_AUTH.
-type ChildOutcome = Result<(child::Negotiated, Lease), Refusal>;
 
 impl HalfOpen {
     pub(crate) fn on_timer(self: Box<Self>, endpoint: &mut Endpoint, timer: Timer) -> State {
@@ -473,7 +460,7 @@ fn on_auth_request(
     let mut answer = vec![Payload::IdResponder(id)];
     answer.extend(certs);
     answer.push(auth);
-    let mut established = agreed.into_established(connection, now, Role::Responder, remote_id);
+    let mut established = Established::new(connection, now, Role::Responder, remote_id, agreed);
     established.mobike = mobike;
     match outcome {
         Ok((negotiated, lease, keys)) => {
@@ -516,7 +503,7 @@ fn choose_connection(
     let wanted = payloads.id_responder.as_ref().map(Identity::from);
     let by_psk = payloads.auth.as_ref().map(|(m, _)| *m == method::PSK);
     let mut why = None;
-    for connection in endpoint.connections() {
+    for connection in &endpoint.config.connections {
         if !connection.responds()
             || !agreed.selected.allowed_by(&connection.ike)
             || wanted.as_ref().is_some_and(|id| *id != connection.local_id)
@@ -524,8 +511,8 @@ fn choose_connection(
         {
             continue;
         }
-        match agreed.verify(endpoint, now, &connection, Role::Initiator, raw_id, payloads) {
-            Ok(()) => return Ok(connection),
+        match agreed.verify(endpoint, now, connection, Role::Initiator, raw_id, payloads) {
+            Ok(()) => return Ok(Arc::clone(connection)),
             Err(reason) => {
                 // What is told is the failure of a connection with the same kind of authentication, if there is one.
                 let same_kind = by_psk == Some(matches!(connection.peer_auth, PeerAuth::Psk(_)));
@@ -550,7 +537,7 @@ fn negotiate_child(
     agreed: &Agreed,
     remote_id: &Identity,
     payloads: &Payloads,
-) -> ChildOutcome {
+) -> Result<(child::Negotiated, Lease), Refusal> {
     if !agreed.nat.supported || common.path.local.port() != endpoint.config.nat_port {
         let why = "the peer does not use NAT traversal, and ESP is carried in UDP only";
         return Err(Refusal::new(notify::NO_PROPOSAL_CHOSEN, why));

@@ -3,20 +3,19 @@
 use crate::auth;
 use crate::config::{Connection, Now, Role};
 use crate::cookie::{Admission, Asker, Cookies};
+use crate::dn::hex;
 use crate::endpoint::{CommandError, Datagram, Endpoint, IkeSa, IkeSaCommon, State};
-use crate::event::{CloseReason, Event, IkeKeyLog, Path, Transmit};
+use crate::event::{CloseReason, Event, IkeKeyLog, Path};
 use crate::ike_auth::{Agreed, AuthSent, HalfOpen};
 use crate::keymat::{IkeKeys, Skeyseed};
 use crate::nat::{self, Nat};
 use crate::negotiation::{self, SelectedIke};
 use crate::notify;
-use crate::payloads::{Payloads, Unreadable};
+use crate::payloads::{Payloads, Unreadable, key_exchange};
 use crate::timer::{Timer, Timers};
 use crate::window::{InFlight, Packets, Window};
 use crate::wire::message::{HeaderFields, encode_message};
-use crate::wire::payload::NONCE_LEN;
 use crate::wire::{ExchangeType, Header, Payload, Proposal};
-use bytes::Bytes;
 use ferry6_crypto::{CryptoError, Group, HashAlgorithm, KeyExchange};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +47,7 @@ fn vendor_text(payloads: &Payloads) -> Vec<String> {
                 Ok(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() || c == ' ') => {
                     text.to_owned()
                 }
-                _ => id.iter().map(|b| format!("{b:02x}")).collect(),
+                _ => hex(id),
             }
         })
         .collect()
@@ -112,7 +111,6 @@ impl Endpoint {
 /// Awaits the response of IKE_SA_INIT.
 pub(crate) struct InitSent {
     pub(crate) connection: Arc<Connection>,
-    remote_nat_port: u16,
     offered: Vec<Proposal>,
     ke: Box<dyn KeyExchange>,
     groups_tried: Vec<Group>,
@@ -129,7 +127,6 @@ impl InitSent {
         now: Now,
         connection: Arc<Connection>,
         path: Path,
-        remote_nat_port: u16,
     ) -> Result<Box<IkeSa>, CommandError> {
         let local_spi = endpoint.fresh_ike_spi()?;
         let group = connection
@@ -154,7 +151,6 @@ impl InitSent {
         let in_flight = InFlight::start(endpoint, now, &mut common, Packets::one(request.clone()));
         let state = Self {
             connection,
-            remote_nat_port,
             offered,
             ke,
             groups_tried: vec![group],
@@ -280,7 +276,7 @@ impl InitSent {
     ) -> State {
         let wanted = <[u8; 2]>::try_from(data).ok().map(u16::from_be_bytes);
         let group = wanted.and_then(Group::from_transform);
-        let Some(group) = group.filter(|g| self.connection.ike.iter().any(|p| p.groups.contains(g))) else {
+        let Some(group) = group.filter(|g| negotiation::offers_group(&self.offered, *g)) else {
             let number = wanted.map_or_else(|| "?".to_owned(), |n| n.to_string());
             let why = format!("it wants key exchange method {number}, which was not offered");
             return self.misbehaved(endpoint, common, &why);
@@ -318,8 +314,8 @@ impl InitSent {
         else {
             return self.misbehaved(endpoint, common, "SA, KE or nonce is missing in the answer");
         };
-        if header.responder_spi == 0 || !NONCE_LEN.contains(&nr.len()) {
-            return self.misbehaved(endpoint, common, "its SPI is zero, or its nonce too short or too long");
+        if header.responder_spi == 0 {
+            return self.misbehaved(endpoint, common, "its SPI is zero");
         }
         let selected = match negotiation::accept_ike(&self.offered, sa) {
             Ok(selected) => selected,
@@ -329,7 +325,7 @@ impl InitSent {
             return self.misbehaved(endpoint, common, "its KE payload is not of the group that it chose");
         }
         common.remote_spi = header.responder_spi;
-        let Self { connection, remote_nat_port, ke, ni, request, .. } = self;
+        let Self { connection, ke, ni, request, .. } = self;
         let nat = nat::detect(&endpoint.crypto, common.spis(), path, payloads);
         let agreed = ke.agree(public).and_then(|shared| {
             let (nr, response) = (nr.clone(), octets.to_vec());
@@ -344,16 +340,16 @@ impl InitSent {
             }
         };
         common.timers.stop(Timer::Retransmit);
-        float(endpoint, common, remote_nat_port, agreed.nat.supported);
+        float(endpoint, common, agreed.nat.supported);
         AuthSent::start(endpoint, now, common, connection, agreed)
     }
 }
 
 /// From IKE_AUTH on both use the NAT port (section 2.23), whether there is a NAT or not, since all our ESP goes there.
-fn float(endpoint: &Endpoint, common: &mut IkeSaCommon, remote_nat_port: u16, supported: bool) {
+fn float(endpoint: &Endpoint, common: &mut IkeSaCommon, supported: bool) {
     if supported && common.path.local.port() != endpoint.config.nat_port {
         common.path.local.set_port(endpoint.config.nat_port);
-        common.path.remote.set_port(remote_nat_port);
+        common.path.remote.set_port(endpoint.config.remote_nat_port);
     }
 }
 
@@ -375,7 +371,7 @@ fn build_request(
     };
     let mut payloads: Vec<Payload> = cookie.map(|c| notify::plain(notify::COOKIE, c)).into_iter().collect();
     payloads.push(Payload::Sa(offered.to_vec()));
-    payloads.push(Payload::KeyExchange { group: ke.group().transform_id(), data: ke.public().to_vec() });
+    payloads.push(key_exchange(ke.group(), ke.public()));
     payloads.push(Payload::Nonce(ni.to_vec()));
     let spis = (common.local_spi, 0);
     payloads.extend(nat::payloads(&endpoint.crypto, spis, common.path, endpoint.config.force_encap));
@@ -388,44 +384,19 @@ fn build_request(
 
 /// One unprotected answer, for which nothing is stored.
 fn answer_in_clear(endpoint: &mut Endpoint, path: Path, header: &Header, payload: Payload) {
-    let fields = HeaderFields {
-        initiator_spi: header.initiator_spi,
-        responder_spi: 0,
-        exchange: ExchangeType::IkeSaInit,
-        from_initiator: false,
-        response: true,
-        message_id: 0,
-    };
-    let payload = Bytes::from(encode_message(&fields, &[payload]));
-    endpoint.events.push_back(Event::Transmit(Transmit { path, payload }));
+    let fields = HeaderFields { from_initiator: false, response: true, ..header.fields() };
+    Packets::one(encode_message(&fields, &[payload])).transmit(path, &mut endpoint.events);
 }
 
 /// A message of another major version is answered by INVALID_MAJOR_VERSION with ours (section 2.5), if it is a request.
 /// What is no IKE message at all is dropped without a word: the answer is never longer than what asked for it.
 pub(crate) fn answer_version(endpoint: &mut Endpoint, path: Path, message: &[u8]) {
-    const RESPONSE: u8 = 0x20;
-    let Some(header) = message.get(..Header::LEN) else { return };
-    let major = header[17] >> 4;
-    let length = u32::from_be_bytes([header[24], header[25], header[26], header[27]]);
-    if major <= 2 || header[19] & RESPONSE != 0 || usize::try_from(length) != Ok(message.len()) {
-        return;
+    let Ok(header) = Header::peek(message) else { return };
+    let whole = usize::try_from(header.length) == Ok(message.len());
+    if header.version >> 4 > Header::VERSION >> 4 && !header.response && whole {
+        let refusal = notify::plain(notify::INVALID_MAJOR_VERSION, Vec::new());
+        answer_in_clear(endpoint, path, &header, refusal);
     }
-    let spi = |at: usize| {
-        let mut octets = [0; 8];
-        octets.copy_from_slice(&header[at..at + 8]);
-        u64::from_be_bytes(octets)
-    };
-    let fields = HeaderFields {
-        initiator_spi: spi(0),
-        responder_spi: spi(8),
-        exchange: ExchangeType::from(header[18]),
-        from_initiator: false,
-        response: true,
-        message_id: u32::from_be_bytes([header[20], header[21], header[22], header[23]]),
-    };
-    let payload = notify::plain(notify::INVALID_MAJOR_VERSION, Vec::new());
-    let payload = Bytes::from(encode_message(&fields, &[payload]));
-    endpoint.events.push_back(Event::Transmit(Transmit { path, payload }));
 }
 
 /// The first message of a peer. Until it has shown, where we ask for that, that it receives what we send, nothing is
@@ -458,9 +429,6 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
     let (Some(sa), Some((group, public)), Some(ni)) = (&payloads.sa, &payloads.ke, &payloads.nonce) else {
         return;
     };
-    if !NONCE_LEN.contains(&ni.len()) {
-        return;
-    }
     match admit(endpoint, now, datagram, &payloads, ni) {
         Ok(true) => {}
         Ok(false) => return,
@@ -546,16 +514,14 @@ fn answer(
         timers: Timers::default(),
     };
     let fields = HeaderFields {
-        initiator_spi: header.initiator_spi,
         responder_spi: common.local_spi,
-        exchange: ExchangeType::IkeSaInit,
         from_initiator: false,
         response: true,
-        message_id: 0,
+        ..header.fields()
     };
     let mut out = vec![
         Payload::Sa(vec![selected.to_proposal(None)]),
-        Payload::KeyExchange { group: selected.group().transform_id(), data: our_public },
+        key_exchange(selected.group(), our_public),
         Payload::Nonce(nr.clone()),
     ];
     out.extend(nat::payloads(&endpoint.crypto, common.spis(), path, endpoint.config.force_encap));

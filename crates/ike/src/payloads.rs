@@ -3,6 +3,7 @@
 use crate::notify;
 use crate::selector::TrafficSelector;
 use crate::wire::{Config, Delete, Notify, Payload, Proposal, RawId, WireError, parse_payloads, protocol};
+use ferry6_crypto::Group;
 
 /// The payloads of one message; each that may come once has one place.
 #[derive(Debug, Default)]
@@ -20,6 +21,11 @@ pub(crate) struct Payloads {
     pub(crate) notifies: Vec<Notify>,
     pub(crate) deletes: Vec<Delete>,
     pub(crate) vendor_ids: Vec<Vec<u8>>,
+}
+
+/// A KE payload.
+pub(crate) fn key_exchange(group: Group, public: impl Into<Vec<u8>>) -> Payload {
+    Payload::KeyExchange { group: group.transform_id(), data: public.into() }
 }
 
 /// Why a message is refused as a whole.
