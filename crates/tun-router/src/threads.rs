@@ -68,21 +68,19 @@ impl Waker {
         self.parked.store(true, Ordering::SeqCst);
         std::sync::atomic::fence(Ordering::SeqCst);
         if nothing_waits() {
-            let event = PollFd::new(self.event.as_fd(), PollFlags::POLLIN);
-            let result = match fd {
-                Some(fd) => poll(&mut [PollFd::new(fd, PollFlags::POLLIN), event], PollTimeout::NONE),
-                None => poll(&mut [event], PollTimeout::NONE),
-            };
-            if let Err(error) = result
-                && error != nix::errno::Errno::EINTR
-            {
-                std::thread::sleep(Duration::from_millis(10));
+            let event = self.event.as_fd();
+            // Where there is no `fd`, the event stands twice.
+            let mut fds = [event, fd.unwrap_or(event)].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            match poll(&mut fds, PollTimeout::NONE) {
+                // Take it off, so that the next poll blocks: also where a waker was late, and wrote only now.
+                Ok(_) if fds[0].any() == Some(true) => {
+                    let _ = self.event.read();
+                }
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
         }
-        if !self.parked.swap(false, Ordering::SeqCst) {
-            // Woken: take the event off, so that the next poll blocks.
-            let _ = self.event.read();
-        }
+        self.parked.store(false, Ordering::SeqCst);
     }
 }
 
@@ -483,6 +481,16 @@ mod tests {
             }
         }
         assert_eq!(thread.join().unwrap(), (0..1000).collect::<Vec<_>>());
+    }
+
+    /// A waker may be stopped between its two steps, while the thread finds the message by itself. What is written then
+    /// wakes it once for nothing, and not again and again.
+    #[test]
+    fn a_late_wake_up_is_taken_off() {
+        let waker = Waker::new().unwrap();
+        waker.event.write(1).unwrap();
+        waker.park(None, || true);
+        assert_eq!(waker.event.read(), Err(nix::errno::Errno::EAGAIN));
     }
 
     #[test]
