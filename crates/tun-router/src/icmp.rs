@@ -27,7 +27,6 @@ pub enum IcmpError {
 /// and that is reachable from where the packet came.
 pub fn write(error: IcmpError, packet: &[u8], parsed: &Parsed, out: &mut [u8; MAX_LEN]) -> Option<usize> {
     let is_multicast = |address: u128| address >> 120 == 0xff;
-    let too_big = matches!(error, IcmpError::TooBig(_));
     if parsed.flow.source == 0
         || is_multicast(parsed.flow.source)
         || is_multicast(parsed.flow.destination)
@@ -39,8 +38,8 @@ pub fn write(error: IcmpError, packet: &[u8], parsed: &Parsed, out: &mut [u8; MA
         match parsed.flow.ports {
             // Error messages have a type below 128; Redirect (137) counts as one (RFC 4443 section 2.4 (e)).
             Ports::Known(type_code, _) if type_code >> 8 >= 128 && type_code >> 8 != 137 => {}
-            // A fragment of an ICMPv6 message may be of an error.
-            _ if too_big => {}
+            // A later fragment may be one of an error message; Packet Too Big is due even so, or the path's MTU stays unknown.
+            Ports::Opaque if matches!(error, IcmpError::TooBig(_)) => {}
             _ => return None,
         }
     }
@@ -155,6 +154,9 @@ mod tests {
             assert_eq!(error(IcmpError::NoRoute, &packet), None);
         }
         assert!(error(IcmpError::NoRoute, &icmpv6(A, B, 128, 0, &[0; 8])).is_some());
+        // Not about an error message that is too big, either; an echo request that is, is told.
+        assert_eq!(error(IcmpError::TooBig(1400), &icmpv6(A, B, 1, 0, &[0; 1400])), None);
+        assert!(error(IcmpError::TooBig(1400), &icmpv6(A, B, 128, 0, &[0; 1400])).is_some());
     }
 
     #[test]
