@@ -19,7 +19,9 @@ fn functions(folder: &Path, out: &mut HashSet<String>) {
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
-            let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn "));
+            let lines = text.lines().map(str::trim_start);
+            let names =
+                lines.filter_map(|line| line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn "));
             out.extend(names.filter_map(|rest| rest.split_once('(')).map(|(name, _)| name.to_owned()));
         }
     }

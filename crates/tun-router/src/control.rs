@@ -48,8 +48,6 @@ pub(crate) struct Pair {
     pub(crate) has_outbound: bool,
     /// Inbound packets when last looked at.
     seen_packets: u64,
-    /// Outbound packets at the last keepalive.
-    sent_packets: u64,
     forgeries: u64,
 }
 
@@ -288,26 +286,13 @@ impl Control {
         }
     }
 
-    /// NAT keepalives (RFC 3948 section 4): only when we are behind a NAT, and nothing else went out for the interval.
+    /// NAT keepalives (RFC 3948 section 4), for each IKE SA with which we are behind a NAT. They go out whatever else does:
+    /// the mapping then never rests for longer than the interval, at the price of an octet.
     fn send_keepalives(&mut self) {
-        let behind_nat: HashMap<IkeSaId, Path> = self
-            .endpoint
-            .ike_sas()
-            .into_iter()
-            .filter(|sa| sa.nat.0 && sa.established.is_some())
-            .map(|sa| (sa.ike, sa.path))
-            .collect();
-        let mut busy: HashMap<IkeSaId, bool> = HashMap::new();
-        for child in self.children.values_mut() {
-            for pair in &mut child.pairs {
-                let packets = pair.counters_out.get().0;
-                *busy.entry(child.ike).or_default() |= packets != pair.sent_packets;
-                pair.sent_packets = packets;
-            }
-        }
-        for (ike, path) in behind_nat {
-            if !busy.get(&ike).copied().unwrap_or(false)
-                && let Err(error) = self.nat_sender.send_datagram(&KEEPALIVE, &udp_path(&path))
+        for sa in self.endpoint.ike_sas() {
+            if sa.nat.0
+                && sa.established.is_some()
+                && let Err(error) = self.nat_sender.send_datagram(&KEEPALIVE, &udp_path(&sa.path))
             {
                 self.parts.drops[0].count(crate::udp::reason(&error));
             }
@@ -458,7 +443,6 @@ impl Control {
             installed: Instant::now(),
             has_outbound: true,
             seen_packets: 0,
-            sent_packets: 0,
             forgeries: limits_in.forgeries,
         });
         self.by_inbound.insert(sa.inbound.spi, sa.reqid);

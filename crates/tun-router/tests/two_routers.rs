@@ -12,7 +12,7 @@ use ferry6_tun_router::status::ChildSa;
 use ferry6_tun_router::testing::{icmpv6, tcp, udp};
 use ferry6_tun_router::virtio::{HEADER_LEN, Header};
 use ferry6_tun_router::{DeviceKind, Router, RouterConfig, RouterEvent};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, 0x101);
 const HOST: Ipv6Addr = Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, 2);
 const PATIENCE: Duration = Duration::from_secs(10);
+const KEEPALIVE: Duration = Duration::from_secs(1);
 
 struct End {
     router: Router,
@@ -39,7 +40,7 @@ fn start(listen: Ipv4Addr, ports: (u16, u16), connection: Connection, broker: bo
         nat_port: ports.1,
         workers,
         replay_window: 4096,
-        keepalive: Duration::from_secs(20),
+        keepalive: KEEPALIVE,
         linger: Duration::from_secs(5),
         crypto: aws_lc::PROVIDER,
     };
@@ -89,7 +90,11 @@ async fn event<T>(end: &mut End, mut pick: impl FnMut(RouterEvent) -> Option<T>)
 }
 
 async fn bring_up(net: u8, client: &mut End, broker: &mut End) {
-    let address = SocketAddrV4::new(Ipv4Addr::new(127, 6, net, 2), BROKER_PORTS.0);
+    bring_up_at(Ipv4Addr::new(127, 6, net, 2), client, broker).await;
+}
+
+async fn bring_up_at(address: Ipv4Addr, client: &mut End, broker: &mut End) {
+    let address = SocketAddrV4::new(address, BROKER_PORTS.0);
     client.router.handle().initiate("to-broker", address).await.unwrap();
     let lease = event(client, |event| match event {
         RouterEvent::Established(up) => Some(up.lease),
@@ -233,6 +238,46 @@ async fn rekeys_under_traffic_lose_nothing() {
         numbers.sort_unstable();
         assert!(numbers.into_iter().eq(0..COUNT), "some came twice, others never");
     }
+}
+
+/// One port of a NAT in front of the broker: what comes from elsewhere goes on to the broker, and is told; what the broker
+/// sends goes back to who spoke last.
+fn nat(outside: SocketAddrV4, broker: SocketAddrV4) -> std::sync::mpsc::Receiver<(Instant, Vec<u8>)> {
+    let socket = UdpSocket::bind(outside).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut buffer, mut client) = ([0; 2000], None);
+        while let Ok((len, source)) = socket.recv_from(&mut buffer) {
+            let datagram = &buffer[..len];
+            if source == broker.into() {
+                client.map(|client| socket.send_to(datagram, client));
+                continue;
+            }
+            client = Some(source);
+            let _ = socket.send_to(datagram, broker);
+            if tell.send((Instant::now(), datagram.to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+    told
+}
+
+/// RFC 3948 section 4: a packet right after a keepalive doesn't put off the next one by a whole interval more.
+#[tokio::test]
+async fn a_nat_sees_something_in_each_interval() {
+    let (mut client, mut broker) = pair(5, 1, IpcompPolicy::Off);
+    let [outside, inside] = [3, 2].map(|host| Ipv4Addr::new(127, 6, 5, host));
+    let at = |address, port| SocketAddrV4::new(address, port);
+    let _ike = nat(at(outside, BROKER_PORTS.0), at(inside, BROKER_PORTS.0));
+    let seen = nat(at(outside, BROKER_PORTS.1), at(inside, BROKER_PORTS.1));
+    bring_up_at(outside, &mut client, &mut broker).await;
+    let mut next = || seen.recv_timeout(PATIENCE).expect("a datagram in time");
+    while next().1 != [0xff] {}
+    send(&client, &udp(CLIENT, HOST, 1, 2, b"busy"));
+    let (sent, esp) = next();
+    assert!(esp.len() > 40, "the packet itself");
+    assert!(next().0 - sent < KEEPALIVE * 3 / 2);
 }
 
 #[tokio::test]
