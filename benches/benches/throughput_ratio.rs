@@ -8,7 +8,7 @@
 use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::{AeadCore, AeadInOut, KeyInit};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use ferry6_benches::{SIZES, SPI, keys, providers, suite_name};
+use ferry6_benches::{SIZES, SPI, keys, providers};
 use ferry6_crypto::{Cipher, CipherSuite, CryptoProvider};
 use ferry6_esp::{InboundSa, OutboundSa, Overhead, next_header::IPV6, sealed_len};
 use std::hint::black_box;
@@ -193,7 +193,7 @@ fn main() {
         "\nESP against the bare cipher of the same library, ns per packet (medians of {ROUNDS} batches in turns)"
     );
     println!(
-        "{:<11} {:<22} {:>5}  {:>8} {:>8} {:>6}  {:>8} {:>8} {:>6}",
+        "{:<11} {:<29} {:>5}  {:>8} {:>8} {:>6}  {:>8} {:>8} {:>6}",
         "provider", "suite", "octets", "seal", "library", "ratio", "open", "library", "ratio"
     );
     for provider in providers() {
@@ -201,9 +201,9 @@ fn main() {
             for payload in SIZES {
                 let (seal, open) = measure(&provider, suite, payload);
                 println!(
-                    "{:<11} {:<22} {payload:>5}  {:>8.0} {:>8.0} {:>6.2}  {:>8.0} {:>8.0} {:>6.2}",
+                    "{:<11} {:<29} {payload:>5}  {:>8.0} {:>8.0} {:>6.2}  {:>8.0} {:>8.0} {:>6.2}",
                     provider.name,
-                    suite_name(suite),
+                    suite.to_string(),
                     seal.esp,
                     seal.bare,
                     seal.bare / seal.esp,

@@ -1,8 +1,6 @@
 //! What the benchmarks share: suites, keys, payloads. Run them with `cargo bench throughput`.
 
-use ferry6_crypto::{
-    Cipher, CipherSuite, CryptoProvider, Integ, PacketKeys, Secret, Spi, aws_lc, rustcrypto,
-};
+use ferry6_crypto::{CipherSuite, CryptoProvider, Integ, PacketKeys, Secret, Spi, aws_lc, rustcrypto};
 
 /// Payload sizes in octets: an ACK, a voice packet, a full segment, a jumbo frame.
 pub const SIZES: [usize; 4] = [64, 256, 1400, 9000];
@@ -16,25 +14,6 @@ pub const SPI: Spi = match Spi::new(0xf0e0_d0c0) {
 /// Both providers.
 pub fn providers() -> [CryptoProvider; 2] {
     [aws_lc::PROVIDER, rustcrypto::PROVIDER]
-}
-
-/// The name of a suite as people write it.
-pub fn suite_name(suite: CipherSuite) -> String {
-    let cipher = match suite.cipher() {
-        Cipher::Aes128Gcm16 => "AES-128-GCM",
-        Cipher::Aes256Gcm16 => "AES-256-GCM",
-        Cipher::ChaCha20Poly1305 => "ChaCha20-Poly1305",
-        Cipher::Aes128Cbc => "AES-128-CBC",
-        Cipher::Aes256Cbc => "AES-256-CBC",
-    };
-    let integ = match suite.integ() {
-        None => "",
-        Some(Integ::HmacSha1_96) => "+SHA1",
-        Some(Integ::HmacSha256_128) => "+SHA2-256",
-        Some(Integ::HmacSha384_192) => "+SHA2-384",
-        Some(Integ::HmacSha512_256) => "+SHA2-512",
-    };
-    format!("{cipher}{integ}")
 }
 
 /// Keys that are no secret.

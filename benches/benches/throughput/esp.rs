@@ -1,7 +1,7 @@
 //! `seal` and `open` per suite, size and provider, beside the same provider's bare cipher on as many octets.
 
 use divan::{Bencher, counter::BytesCount};
-use ferry6_benches::{SIZES, SPI, keys, providers, suite_name};
+use ferry6_benches::{SIZES, SPI, keys, providers};
 use ferry6_crypto::{CipherSuite, CryptoProvider};
 use ferry6_esp::{InboundSa, OutboundSa, Overhead, next_header::IPV6, sealed_len};
 use std::fmt;
@@ -15,7 +15,7 @@ struct Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.provider.name, suite_name(self.suite), self.payload)
+        write!(f, "{} {} {}", self.provider.name, self.suite, self.payload)
     }
 }
 

@@ -4,7 +4,7 @@
 //! `super` is a TCP super-packet of 45 segments of 1400 B packets; `packet` one packet of 1400 B; `small` one of 100 B.
 
 use divan::{Bencher, black_box, counter::BytesCount};
-use ferry6_benches::{SPI, keys, suite_name};
+use ferry6_benches::{SPI, keys};
 use ferry6_crypto::{Cipher, CipherSuite, Integ, aws_lc};
 use ferry6_esp::{InboundSa, OutboundSa};
 use ferry6_ike::TrafficSelector;
@@ -50,7 +50,7 @@ impl fmt::Display for Case {
             Traffic::Packet => "packet",
             Traffic::Small => "small",
         };
-        write!(f, "{} {traffic}", suite_name(self.suite))
+        write!(f, "{} {traffic}", self.suite)
     }
 }
 

@@ -405,6 +405,11 @@ impl Endpoint {
         self.half_open.total()
     }
 
+    /// Whether there is no IKE SA: [`Self::ike_sas`] would be empty.
+    pub fn is_idle(&self) -> bool {
+        !self.by_id.values().any(|spi| self.sas.contains_key(spi))
+    }
+
     /// All IKE SAs, for `status`.
     pub fn ike_sas(&self) -> Vec<IkeSaStatus> {
         let mut all: Vec<IkeSaStatus> = self

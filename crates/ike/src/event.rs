@@ -50,7 +50,7 @@ pub struct ChildHalf {
 pub enum Activate {
     /// At once: both halves are installed, then outbound switches between two batches.
     Now,
-    /// Inbound now; outbound when [`Event::UseOutbound`] comes, or as soon as a packet arrives on the new inbound SA.
+    /// Inbound now; outbound when [`Event::UseOutbound`] comes: as soon as the peer shows that it uses the new SAs.
     Later,
 }
 

@@ -149,7 +149,7 @@ impl Control {
         loop {
             self.drain_endpoint();
             if let Some(stop_at) = self.stop_at
-                && (Instant::now() >= stop_at || self.endpoint.ike_sas().is_empty())
+                && (Instant::now() >= stop_at || self.endpoint.is_idle())
             {
                 break;
             }

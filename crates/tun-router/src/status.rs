@@ -4,9 +4,9 @@ use crate::control::{Child, Control, Pair};
 use ferry6_ike::TrafficSelector;
 use ferry6_ike::config::Role;
 use ferry6_ike::endpoint::{ChildSaStatus, IkeSaStatus};
-use ferry6_ike::selector::AddressRange;
+use ferry6_ike::event::IkeSaId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::time::Instant;
 
@@ -111,15 +111,9 @@ pub struct ChildSa {
 
 /// A selector as people write it: `2a00::101/128`, `2001:db8::1-2001:db8::9[6/80-90]`.
 pub fn selector_name(selector: &TrafficSelector) -> String {
-    let mut text = match selector.addresses {
-        AddressRange::V4(first, last) => {
-            range(first.to_bits().into(), last.to_bits().into(), 32, &first, &last)
-        }
-        AddressRange::V6(first, last) => range(first.to_bits(), last.to_bits(), 128, &first, &last),
-    };
-    let any_port = selector.start_port == 0 && selector.end_port == u16::MAX;
+    let mut text = selector.addresses.to_string();
     // Writing to a String can't fail.
-    let _ = match (selector.protocol, any_port) {
+    let _ = match (selector.protocol, selector.is_any_port()) {
         (0, true) => Ok(()),
         (protocol, true) => write!(text, "[{protocol}]"),
         (protocol, false) if selector.start_port > selector.end_port => write!(text, "[{protocol}/OPAQUE]"),
@@ -131,23 +125,6 @@ pub fn selector_name(selector: &TrafficSelector) -> String {
     text
 }
 
-fn range(
-    first: u128,
-    last: u128,
-    bits: u32,
-    first_name: &dyn std::fmt::Display,
-    last_name: &dyn std::fmt::Display,
-) -> String {
-    let host = first ^ last;
-    let host_bits = u128::BITS - host.leading_zeros();
-    // A prefix: the host part runs from all zeros to all ones.
-    if host.count_ones() == host_bits && first & host == 0 && first <= last {
-        format!("{first_name}/{}", bits - host_bits)
-    } else {
-        format!("{first_name}-{last_name}")
-    }
-}
-
 /// Puts the endpoint's view and the data path's together.
 pub(crate) fn snapshot(control: &Control) -> RouterStatus {
     let now = Instant::now();
@@ -155,7 +132,13 @@ pub(crate) fn snapshot(control: &Control) -> RouterStatus {
     for drops in &control.parts.drops {
         drops.collect(&mut status.drops);
     }
-    status.ike_sas = control.endpoint.ike_sas().into_iter().map(|sa| ike_sa(control, sa, now)).collect();
+    let mut children: HashMap<IkeSaId, Vec<&Child>> = HashMap::new();
+    for child in control.children.values() {
+        children.entry(child.ike).or_default().push(child);
+    }
+    let ike_sas = control.endpoint.ike_sas().into_iter();
+    status.ike_sas =
+        ike_sas.map(|sa| ike_sa(children.remove(&sa.ike).unwrap_or_default(), sa, now)).collect();
     status
 }
 
@@ -163,11 +146,9 @@ fn seconds_until(at: Option<Instant>, now: Instant) -> Option<u64> {
     at.map(|at| at.saturating_duration_since(now).as_secs())
 }
 
-fn ike_sa(control: &Control, sa: IkeSaStatus, now: Instant) -> IkeSa {
-    let mut children: Vec<ChildSa> = control
-        .children
-        .values()
-        .filter(|child| child.ike == sa.ike)
+fn ike_sa(children: Vec<&Child>, sa: IkeSaStatus, now: Instant) -> IkeSa {
+    let mut children: Vec<ChildSa> = children
+        .into_iter()
         .flat_map(|child| {
             child.pairs.iter().filter(|pair| pair.has_outbound).map(|pair| {
                 let told = sa.children.iter().find(|told| told.inbound == pair.inbound);
@@ -231,6 +212,7 @@ fn child_sa(child: &Child, pair: &Pair, told: Option<&ChildSaStatus>, now: Insta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ferry6_ike::selector::AddressRange;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     #[test]

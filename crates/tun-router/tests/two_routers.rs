@@ -272,7 +272,7 @@ async fn a_nat_sees_something_in_each_interval() {
     let _ike = nat(at(outside, BROKER_PORTS.0), at(inside, BROKER_PORTS.0));
     let seen = nat(at(outside, BROKER_PORTS.1), at(inside, BROKER_PORTS.1));
     bring_up_at(outside, &mut client, &mut broker).await;
-    let mut next = || seen.recv_timeout(PATIENCE).expect("a datagram in time");
+    let next = || seen.recv_timeout(PATIENCE).expect("a datagram in time");
     while next().1 != [0xff] {}
     send(&client, &udp(CLIENT, HOST, 1, 2, b"busy"));
     let (sent, esp) = next();
