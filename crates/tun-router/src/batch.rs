@@ -157,7 +157,7 @@ impl Handoff {
         Self { buffer: Vec::with_capacity(Self::CAPACITY), items: Vec::with_capacity(Self::MAX_ITEMS) }
     }
 
-    /// Adds a datagram made of parts. `false`: full.
+    /// Adds a datagram made of parts; of `meta`, only where it came from counts. `false`: full.
     pub fn push(&mut self, parts: &[&[u8]], meta: Received) -> bool {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if self.items.len() == Self::MAX_ITEMS || self.buffer.len() + len > Self::CAPACITY {
@@ -167,7 +167,7 @@ impl Handoff {
         for part in parts {
             self.buffer.extend_from_slice(part);
         }
-        self.items.push(Received { start, len, ..meta });
+        self.items.push(Received { start, len, segment: len.max(1), ..meta });
         true
     }
 

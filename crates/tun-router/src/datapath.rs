@@ -75,17 +75,15 @@ impl DataPath {
                     Arc::clone(&drops),
                 ),
                 receiver: sockets[index].receiver(),
-                socket: sockets[index].clone(),
                 inbox,
                 io: InboundThreadIo {
                     writer: TunWriter::new(device.queues().to_vec(), Arc::clone(&drops)),
                     ike: ike.clone(),
                     reports: reports.clone(),
                     hand_on: path.hand_on(Arc::clone(&drops)),
-                    drops: Arc::clone(&drops),
+                    drops,
                 },
                 pool: path.pool.clone(),
-                drops,
             };
             path.threads.push(spawn(format!("in-{index}"), move || thread.run())?);
         }

@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 const HANDOFF_QUEUE: usize = 32;
 /// Batches of hand-off in the whole router: 128 KiB each, made when they are first needed.
 const HANDOFF_POOL: usize = 64;
-/// Packets between two looks at the clock while there is no pause.
+/// Packets between two looks at the clock, and between two hand-offs, while there is no pause.
 const CLOCK_INTERVAL: u32 = 64;
 
 /// An IKE message that came to a worker's socket.
@@ -292,6 +292,8 @@ impl OutboundThread {
             if until_clock == 0 {
                 now = Instant::now();
                 until_clock = CLOCK_INTERVAL;
+                // The few packets for another worker don't wait for as long as there are many of our own.
+                self.hand_on.flush();
             }
             until_clock -= 1;
             if !self.inbox.is_empty() && self.drain(now) == Flow::Stop {
@@ -372,11 +374,9 @@ const NO_META: Received = Received {
 pub(crate) struct InboundThread {
     pub(crate) inbound: Inbound,
     pub(crate) receiver: UdpReceiver,
-    pub(crate) socket: crate::udp::UdpPort,
     pub(crate) inbox: Inbox<InboundMessage>,
     pub(crate) io: InboundThreadIo,
     pub(crate) pool: Pool,
-    pub(crate) drops: Arc<Drops>,
 }
 
 pub(crate) struct InboundThreadIo {
@@ -402,7 +402,7 @@ impl InboundIo for InboundThreadIo {
         }
     }
     fn hand_off(&mut self, owner: usize, packet: &[u8], meta: &Received) {
-        self.hand_on.push(owner, &[packet], Received { segment: packet.len(), ..*meta });
+        self.hand_on.push(owner, &[packet], *meta);
     }
     fn report(&mut self, report: Report) {
         let _ = self.reports.send(ThreadReport::Worker(report));
@@ -419,7 +419,7 @@ impl InboundThread {
             }
             let wait = match arrived {
                 Ok(arrived) => {
-                    self.drops.add(DropReason::InTruncated, arrived.truncated);
+                    self.io.drops.add(DropReason::InTruncated, arrived.truncated);
                     let (buffer, received) = self.receiver.batch();
                     self.inbound.handle_udp(now, buffer, received, &mut self.io);
                     self.io.hand_on.flush();
@@ -435,7 +435,7 @@ impl InboundThread {
                 }
             };
             if wait {
-                self.inbox.waker.park(Some(self.socket.as_fd()), || self.inbox.is_empty());
+                self.inbox.waker.park(Some(self.receiver.as_fd()), || self.inbox.is_empty());
             }
         }
     }

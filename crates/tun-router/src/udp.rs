@@ -151,11 +151,10 @@ impl UdpPort {
     /// A sender with its buffers.
     pub fn sender(&self, drops: Arc<Drops>) -> Sender {
         Sender {
-            gso: self.gso,
             port: self.clone(),
             messages: Messages::new(SEND_SLOTS),
             drops,
-            unsplittable: usize::MAX,
+            unsplittable: if self.gso { usize::MAX } else { 0 },
         }
     }
 }
@@ -179,6 +178,12 @@ pub struct Receiver {
     received: Vec<Received>,
 }
 
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.port.as_fd()
+    }
+}
+
 impl Receiver {
     /// Receives what is there, without blocking. The batch stands in [`Self::batch`].
     ///
@@ -200,8 +205,7 @@ pub struct Sender {
     port: UdpPort,
     messages: Messages,
     drops: Arc<Drops>,
-    gso: bool,
-    /// Datagrams of this size or more were refused in a GSO send: larger than the path, so they need fragments.
+    /// Datagrams of this size or more can't go out by GSO: larger than the path, so they need fragments. 0 without any GSO.
     unsplittable: usize,
 }
 
@@ -211,14 +215,10 @@ impl Sender {
         let (buffer, runs) = batch.runs();
         let mut next = 0;
         while next < runs.len() {
-            let group = if self.gso {
-                runs[next..]
-                    .iter()
-                    .take_while(|run| run.count == 1 || run.segment < self.unsplittable)
-                    .count()
-            } else {
-                0
-            };
+            let group = runs[next..]
+                .iter()
+                .take_while(|run| run.count == 1 || run.segment < self.unsplittable)
+                .count();
             if group == 0 {
                 self.send_one_by_one(buffer, &runs[next]);
                 next += 1;
@@ -255,18 +255,15 @@ impl Sender {
     #[cold]
     fn recover(&mut self, buffer: &[u8], run: &Run, error: &io::Error) {
         match error.raw_os_error() {
+            // Segments larger than the path's MTU: the kernel fragments single datagrams only.
             Some(libc::EINVAL | libc::EMSGSIZE) if run.count > 1 => {
-                // Segments larger than the path's MTU: the kernel fragments single datagrams only.
                 self.unsplittable = self.unsplittable.min(run.segment);
-                self.send_one_by_one(buffer, run);
             }
-            Some(libc::EIO | libc::EOPNOTSUPP) if run.count > 1 => {
-                // No checksum offload on the device that the route leads to.
-                self.gso = false;
-                self.send_one_by_one(buffer, run);
-            }
-            _ => self.send_one_by_one(buffer, run),
+            // No checksum offload on the device that the route leads to.
+            Some(libc::EIO | libc::EOPNOTSUPP) if run.count > 1 => self.unsplittable = 0,
+            _ => {}
         }
+        self.send_one_by_one(buffer, run);
     }
 
     fn send_one_by_one(&mut self, buffer: &[u8], run: &Run) {
@@ -373,7 +370,9 @@ mod tests {
         };
         for gso in [true, false] {
             let mut sender = a.workers[0].sender(Arc::default());
-            sender.gso &= gso;
+            if !gso {
+                sender.unsplittable = 0;
+            }
             let mut batch = SendBatch::new(1 << 18);
             let mut sent = Vec::new();
             for i in 0..100_usize {

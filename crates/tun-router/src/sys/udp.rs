@@ -195,8 +195,9 @@ impl Messages {
         if count < 0 {
             return Err(io::Error::last_os_error());
         }
-        let mut arrived = Arrived { messages: count as usize, full: count as usize == slots, truncated: 0 };
-        for slot in 0..arrived.messages {
+        let count = count as usize;
+        let mut arrived = Arrived { full: count == slots, truncated: 0 };
+        for slot in 0..count {
             let header = &self.headers[slot];
             let name = &self.names[slot];
             let len = header.msg_len as usize;
@@ -238,8 +239,6 @@ impl Messages {
 /// What a receive brought.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrived {
-    /// Messages.
-    pub(crate) messages: usize,
     /// All slots were used: there may be more.
     pub(crate) full: bool,
     /// Messages that were longer than their slot.
