@@ -87,7 +87,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         counters: Arc::default(),
         soft_packets: u64::MAX,
         soft_bytes: u64::MAX,
-        tell_first_use: false,
     })));
 
     let now = Instant::now();

@@ -179,7 +179,6 @@ fn udp_to_tun(bencher: Bencher<'_, '_>, case: Case) {
         counters: Arc::default(),
         soft_packets: u64::MAX,
         soft_bytes: u64::MAX,
-        tell_first_use: false,
     };
     worker.handle_command(InboundCommand::Install(Box::new(new)));
     let now = Instant::now();

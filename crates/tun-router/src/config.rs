@@ -35,8 +35,6 @@ pub struct RouterConfig {
     pub replay_window: u32,
     /// Interval of NAT keepalives when we are behind a NAT; 0 switches them off (RFC 3948 section 4: 20 s).
     pub keepalive: Duration,
-    /// How long a replaced inbound SA still takes late packets.
-    pub linger: Duration,
     /// Cryptography for ESP.
     pub crypto: CryptoProvider,
 }

@@ -18,7 +18,7 @@ use ferry6_esp::{InboundSa, OutboundSa};
 use ferry6_ike::config::Now;
 use ferry6_ike::event::{Activate, ChildSa, Event, IkeSaId, Path, Reqid, Transmit};
 use ferry6_ike::{Endpoint, TrafficSelector};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
@@ -93,7 +93,7 @@ pub(crate) struct Control {
     pub(crate) children: HashMap<Reqid, Child>,
     by_inbound: HashMap<Spi, Reqid>,
     /// Inbound halves to be removed.
-    lingering: BTreeMap<(Instant, Spi), Reqid>,
+    lingering: BTreeSet<(Instant, Spi)>,
     /// Reqids per worker, to spread them.
     load: Vec<usize>,
     ike_sender: Sender,
@@ -130,7 +130,7 @@ impl Control {
             endpoint,
             children: HashMap::new(),
             by_inbound: HashMap::new(),
-            lingering: BTreeMap::new(),
+            lingering: BTreeSet::new(),
             load: vec![0; parts.outbound.len()],
             ike_sender: parts.ike.sender(Arc::clone(drops)),
             nat_sender: parts.nat.sender(Arc::clone(drops)),
@@ -191,7 +191,7 @@ impl Control {
     fn deadline(&self) -> Instant {
         let timers = [
             self.endpoint.poll_timeout(),
-            self.lingering.keys().next().map(|(at, _)| *at),
+            self.lingering.first().map(|(at, _)| *at),
             (!self.children.is_empty()).then_some(self.next_activity),
             self.next_keepalive.filter(|_| !self.children.is_empty()),
             self.stop_at,
@@ -205,11 +205,11 @@ impl Control {
         if self.endpoint.poll_timeout().is_some_and(|at| at <= now.monotonic) {
             self.endpoint.handle_timeout(now);
         }
-        while let Some((&(at, spi), &reqid)) = self.lingering.first_key_value()
+        while let Some(&(at, spi)) = self.lingering.first()
             && at <= now.monotonic
         {
             self.lingering.pop_first();
-            self.remove_inbound(reqid, spi);
+            self.remove_inbound(spi);
         }
         if self.next_activity <= now.monotonic {
             self.next_activity = now.monotonic + ACTIVITY_INTERVAL;
@@ -248,8 +248,7 @@ impl Control {
                                 }
                                 Datagram::Esp(spi) => {
                                     let owner = sad::owner(spi, self.parts.inbound.len());
-                                    let meta = crate::batch::Received { segment: datagram.len(), ..*meta };
-                                    self.parts.hand_on.push(owner, &[datagram], meta);
+                                    self.parts.hand_on.push(owner, &[datagram], *meta);
                                 }
                             }
                         }
@@ -386,7 +385,6 @@ impl Control {
                 counters: Arc::clone(&counters_in),
                 soft_packets: limit(sa.soft_packets, limits_in.packets),
                 soft_bytes: limit(sa.soft_bytes, limits_in.octets),
-                tell_first_use: true,
             }))),
         );
         let suite = sa.outbound.keys.suite;
@@ -469,17 +467,17 @@ impl Control {
             }
         }
         if linger.is_zero() {
-            self.remove_inbound(reqid, inbound);
+            self.remove_inbound(inbound);
         } else {
-            self.lingering.insert((Instant::now() + linger, inbound), reqid);
+            self.lingering.insert((Instant::now() + linger, inbound));
         }
     }
 
-    fn remove_inbound(&mut self, reqid: Reqid, spi: Spi) {
+    fn remove_inbound(&mut self, spi: Spi) {
+        let Some(reqid) = self.by_inbound.remove(&spi) else { return };
         let worker = sad::owner(spi, self.parts.inbound.len());
         self.parts.inbound[worker].post(InboundMessage::Command(InboundCommand::Remove(spi)));
         self.parts.spis.remove(spi);
-        self.by_inbound.remove(&spi);
         if let Some(child) = self.children.get_mut(&reqid) {
             child.pairs.retain(|pair| pair.inbound != spi);
             if child.pairs.is_empty() {
@@ -520,20 +518,7 @@ impl Control {
         };
         match report {
             Report::OutboundInUse { reqid, spi } => self.endpoint.outbound_in_use(now(), Reqid(reqid), spi),
-            Report::FirstUse(spi) => {
-                // The peer uses the new pair, so may we. The endpoint says the same by UseOutbound; twice does no harm.
-                if let Some(child) = self.by_inbound.get(&spi).and_then(|reqid| self.children.get(reqid))
-                    && let Some(pair) =
-                        child.pairs.iter().find(|pair| pair.inbound == spi && pair.has_outbound)
-                {
-                    let switch = OutboundCommand::Use(child.reqid.0, pair.outbound);
-                    // An old pair is never gone back to.
-                    if child.pairs.last().is_some_and(|last| last.inbound == spi) {
-                        self.parts.outbound[child.owner].post(OutboundMessage::Command(switch));
-                    }
-                }
-                self.endpoint.inbound_activity(now(), spi);
-            }
+            Report::FirstUse(spi) => self.endpoint.inbound_activity(now(), spi),
             Report::InboundSoftLimit(spi) => self.endpoint.child_soft_limit(now(), spi),
             Report::OutboundSoftLimit { reqid, spi } => {
                 let pair = self

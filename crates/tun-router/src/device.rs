@@ -27,8 +27,6 @@ pub struct Device {
     description: String,
     segmentation: bool,
     udp_segmentation: bool,
-    /// Whether queues can be switched on and off.
-    multi_queue: bool,
 }
 
 /// One queue. Reading is one thread's; any thread may write.
@@ -75,7 +73,6 @@ impl Device {
             description: "in memory".to_owned(),
             segmentation: true,
             udp_segmentation: true,
-            multi_queue: false,
         };
         Ok((device, theirs))
     }
@@ -121,16 +118,14 @@ impl Device {
         );
         let queues =
             files.into_iter().map(|fd| TunQueue { file: Arc::new(File::from(fd)), virtio: true }).collect();
-        Ok(Self { name, queues, description, segmentation: tso, udp_segmentation: uso, multi_queue })
+        Ok(Self { name, queues, description, segmentation: tso, udp_segmentation: uso })
     }
 
     fn tun_tap(name: &str) -> io::Result<Self> {
-        use std::os::fd::AsRawFd;
         let iface = tun_tap::Iface::without_packet_info(name, tun_tap::Mode::Tun)?;
         let name = iface.name().to_owned();
         // A duplicate that is ours: the crate's own is closed with `iface`.
-        let raw = iface.as_raw_fd();
-        let file = tun::duplicate(raw)?;
+        let file = tun::duplicate(&iface)?;
         tun::set_nonblocking(&file)?;
         Ok(Self {
             name,
@@ -138,7 +133,6 @@ impl Device {
             description: "tun-tap".to_owned(),
             segmentation: false,
             udp_segmentation: false,
-            multi_queue: false,
         })
     }
 
@@ -173,7 +167,7 @@ impl Device {
         &self.description
     }
 
-    /// The queues: as many as asked for, or one.
+    /// The queues: as many as asked for, or one. All but the first have to be attached before packets come.
     pub fn queues(&self) -> &[TunQueue] {
         &self.queues
     }
@@ -187,19 +181,9 @@ impl Device {
     pub fn udp_segmentation(&self) -> bool {
         self.udp_segmentation
     }
-
-    /// Whether all but the first queue have to be attached before packets come.
-    pub fn multi_queue(&self) -> bool {
-        self.multi_queue
-    }
 }
 
 impl TunQueue {
-    /// Whether packets have a virtio-net header in front.
-    pub fn virtio(&self) -> bool {
-        self.virtio
-    }
-
     /// Reads one packet; returns its header and where it lies in `buffer`.
     ///
     /// # Errors

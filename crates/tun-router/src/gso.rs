@@ -1,7 +1,7 @@
 //! Splitting super-packets from the TUN device: what a network card does for TSO and USO.
 
 use crate::checksum::Sum;
-use crate::classify::{IPV6_HEADER_LEN, protocol};
+use crate::classify::IPV6_HEADER_LEN;
 use crate::virtio::{Gso, Header};
 
 /// Offset of the checksum in a TCP header.
@@ -174,15 +174,6 @@ impl<'a> Segments<'a> {
             store(transport, at, sum, self.gso == Gso::Udp);
         }
         len
-    }
-
-    /// The transport protocol, where the super-packet tells.
-    pub fn protocol(&self) -> Option<u8> {
-        match self.gso {
-            Gso::Tcp6 => Some(protocol::TCP),
-            Gso::Udp => Some(protocol::UDP),
-            _ => None,
-        }
     }
 }
 

@@ -58,7 +58,7 @@ pub enum StartError {
 pub enum RouterEvent {
     /// A tunnel is up: on a client, set address and routes now.
     Established(Box<ike::event::Established>),
-    /// A Child SA was installed or rekeyed (`replaces`), with its narrowed selectors.
+    /// A Child SA was installed, perhaps in place of another one, with its narrowed selectors.
     ChildInstalled(Box<ChildInfo>),
     /// A tunnel is gone.
     Closed(Box<ike::event::Closed>),
@@ -96,7 +96,8 @@ pub struct Router {
     data_path: Option<DataPath>,
 }
 
-/// Commands to the control thread; cheap to clone. Each method is async and answers when the thing is done.
+/// Commands to the control thread; cheap to clone. Each method is async and answers when the
+/// control thread has taken it up; what becomes of it is a matter of events.
 #[derive(Clone)]
 pub struct RouterHandle {
     commands: mpsc::UnboundedSender<Command>,

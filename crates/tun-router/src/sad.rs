@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Inbound SAs of one worker by SPI.
 #[derive(Debug)]
 pub struct Sad<T> {
-    table: HashMap<u32, Box<T>, BuildHasherDefault<SpiHash>>,
+    table: HashMap<u32, Box<T>, BuildHasherDefault<NumberHash>>,
 }
 
 impl<T> Default for Sad<T> {
@@ -32,10 +32,6 @@ impl<T> Sad<T> {
     pub fn get_mut(&mut self, spi: Spi) -> Option<&mut T> {
         self.table.get_mut(&spi.get()).map(|sa| &mut **sa)
     }
-    /// All SAs.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.table.values_mut().map(|sa| &mut **sa)
-    }
     /// How many.
     pub fn len(&self) -> usize {
         self.table.len()
@@ -46,11 +42,12 @@ impl<T> Sad<T> {
     }
 }
 
-/// SPIs in the table are our own random choice, so nobody can make them collide: one multiplication spreads them.
+/// A hash for SPIs and reqids. Those in our tables are our own choice, so nobody can make them collide: one multiplication
+/// spreads them.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SpiHash(u64);
+pub struct NumberHash(u64);
 
-impl Hasher for SpiHash {
+impl Hasher for NumberHash {
     #[inline]
     fn write_u32(&mut self, value: u32) {
         let product = u64::from(value).wrapping_mul(0x9e37_79b9_7f4a_7c15);

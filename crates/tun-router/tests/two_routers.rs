@@ -41,7 +41,6 @@ fn start(listen: Ipv4Addr, ports: (u16, u16), connection: Connection, broker: bo
         workers,
         replay_window: 4096,
         keepalive: KEEPALIVE,
-        linger: Duration::from_secs(5),
         crypto: aws_lc::PROVIDER,
     };
     let mut endpoint_config = config([connection]);

@@ -121,7 +121,6 @@ impl Tunnel {
             workers: self.workers,
             replay_window: self.replay_window,
             keepalive: self.keepalive,
-            linger: self.linger,
             crypto: self.crypto,
         }
     }

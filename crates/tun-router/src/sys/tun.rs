@@ -100,8 +100,8 @@ pub(crate) fn set_nonblocking(file: &File) -> io::Result<()> {
 }
 
 /// A file descriptor of our own for what another one refers to.
-pub(crate) fn duplicate(fd: std::os::fd::RawFd) -> io::Result<File> {
-    // SAFETY: the only caller passes the descriptor of an object that lives across the call.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+pub(crate) fn duplicate(file: &impl AsRawFd) -> io::Result<File> {
+    // SAFETY: the descriptor is that of an object which is borrowed across the call.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(file.as_raw_fd()) };
     borrowed.try_clone_to_owned().map(File::from)
 }

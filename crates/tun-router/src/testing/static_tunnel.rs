@@ -96,7 +96,6 @@ impl StaticTunnel {
                 counters: Arc::clone(&counters[0]),
                 soft_packets: u64::MAX,
                 soft_bytes: u64::MAX,
-                tell_first_use: true,
             })),
         ));
         let outbound = OutboundSa::new(&config.crypto, spi(!config.left), &keys(!config.left), true);

@@ -50,8 +50,6 @@ pub struct NewInbound {
     pub soft_packets: u64,
     /// Or octets.
     pub soft_bytes: u64,
-    /// Whether the first packet is to be reported.
-    pub tell_first_use: bool,
 }
 
 /// From the control thread.
@@ -66,6 +64,7 @@ pub enum InboundCommand {
 
 struct Installed {
     new: NewInbound,
+    used: bool,
     soft_told: bool,
     path_told: Option<Instant>,
 }
@@ -111,7 +110,7 @@ impl Inbound {
                     self.inflater = Some(Inflater::new());
                     self.inflated = vec![0; INFLATED_LEN].into_boxed_slice();
                 }
-                let installed = Installed { new: *new, soft_told: false, path_told: None };
+                let installed = Installed { new: *new, used: false, soft_told: false, path_told: None };
                 self.sad.insert(installed.new.sa.spi(), Box::new(installed));
             }
             InboundCommand::Remove(spi) => {
@@ -191,7 +190,7 @@ impl Inbound {
             Err(error) => return drops.count(open_reason(error)),
         };
         // Authenticated from here on.
-        if std::mem::replace(&mut new.tell_first_use, false) {
+        if !std::mem::replace(&mut installed.used, true) {
             io.report(Report::FirstUse(spi));
         }
         if meta.source != new.path.remote || meta.local != new.path.local {

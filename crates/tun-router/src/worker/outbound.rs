@@ -7,12 +7,14 @@ use crate::counters::{DropReason, Drops, SaCounters};
 use crate::gro::TunSink;
 use crate::gso::{GsoError, Segments};
 use crate::icmp::{self, IcmpError, RateLimit};
+use crate::sad::NumberHash;
 use crate::spd::{Policy, Spd};
 use crate::virtio::Header;
 use ferry6_crypto::Spi;
 use ferry6_esp::ipcomp::{Compressor, Deflater};
 use ferry6_esp::{OutboundSa, SealError, next_header};
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,8 +77,6 @@ pub enum OutboundCommand {
     Remove(u32, Spi),
     /// The SAs of a reqid send to another path.
     SetPath(u32, UdpPath),
-    /// The largest inner packet of a reqid's SAs.
-    SetMtu(u32, usize),
 }
 
 /// What became of a packet.
@@ -98,9 +98,8 @@ struct Child {
 /// The outbound half of a worker.
 pub struct Outbound {
     index: usize,
-    queue: usize,
     spd: Spd,
-    children: HashMap<u32, Child>,
+    children: HashMap<u32, Child, BuildHasherDefault<NumberHash>>,
     batch: SendBatch,
     compression: Option<Compression>,
     drops: Arc<Drops>,
@@ -112,9 +111,8 @@ impl Outbound {
     pub fn new(index: usize, drops: Arc<Drops>) -> Self {
         Self {
             index,
-            queue: index,
             spd: Spd::default(),
-            children: HashMap::new(),
+            children: HashMap::default(),
             batch: SendBatch::new(BATCH_LEN),
             compression: None,
             drops,
@@ -122,18 +120,11 @@ impl Outbound {
         }
     }
 
-    /// Whether a batch waits for [`Self::flush`].
-    #[inline]
-    pub fn has_output(&self) -> bool {
-        !self.batch.is_empty()
-    }
-
     /// Sends what waits.
     #[inline]
     pub fn flush(&mut self, io: &mut impl OutboundIo) {
         if !self.batch.is_empty() {
             io.send(&mut self.batch);
-            self.batch.clear();
         }
     }
 
@@ -170,27 +161,21 @@ impl Outbound {
                     }
                 }
             }
-            OutboundCommand::SetPath(reqid, path) => self.each_sa(reqid, |sa| sa.path = path),
-            OutboundCommand::SetMtu(reqid, mtu) => self.each_sa(reqid, |sa| sa.mtu = mtu),
-        }
-    }
-
-    fn each_sa(&mut self, reqid: u32, mut change: impl FnMut(&mut NewOutbound)) {
-        if let Some(child) = self.children.get_mut(&reqid) {
-            child.current.iter_mut().chain(&mut child.waiting).for_each(|sa| change(&mut sa.new));
+            OutboundCommand::SetPath(reqid, path) => {
+                if let Some(child) = self.children.get_mut(&reqid) {
+                    child.current.iter_mut().chain(&mut child.waiting).for_each(|sa| sa.new.path = path);
+                }
+            }
         }
     }
 
     /// The one switch of a rekey: between two batches, in the owner. The old SA stays until it is removed, unused.
     fn switch(&mut self, reqid: u32, spi: Spi, io: &mut impl OutboundIo) {
+        // What the old one sealed leaves before what the new one will, and before anybody hears that it is out of use.
+        self.flush(io);
         let Some(child) = self.children.get_mut(&reqid) else { return };
         if let Some(at) = child.waiting.iter().position(|sa| sa.new.sa.spi() == spi) {
             let new = child.waiting.swap_remove(at);
-            // What the old one sealed leaves before what the new one will.
-            if !self.batch.is_empty() {
-                io.send(&mut self.batch);
-                self.batch.clear();
-            }
             if let Some(old) = child.current.replace(new) {
                 child.waiting.push(old);
             }
@@ -282,7 +267,7 @@ impl Outbound {
         }
         let mut message = [0; icmp::MAX_LEN];
         if let Some(len) = icmp::write(error, packet, parsed, &mut message) {
-            io.write(self.queue, &Header::default(), &[IoSlice::new(&message[..len])]);
+            io.write(self.index, &Header::default(), &[IoSlice::new(&message[..len])]);
         }
     }
 }
@@ -305,7 +290,6 @@ fn seal(
         let need = overhead.front + len + overhead.back;
         if batch.room().len() < need {
             io.send(batch);
-            batch.clear();
         }
         let Some(room) = batch.room().get_mut(..need) else {
             counters.drops.count(DropReason::OutSealFailed);

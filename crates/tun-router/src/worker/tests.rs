@@ -96,6 +96,7 @@ struct Options {
     client_ts: Vec<TrafficSelector>,
     host_ts: Vec<TrafficSelector>,
     soft_packets: u64,
+    mtu: usize,
 }
 
 impl Default for Options {
@@ -106,6 +107,7 @@ impl Default for Options {
             client_ts: vec![TrafficSelector::prefix(IpAddr::V6(CLIENT), 128).unwrap()],
             host_ts: vec![TrafficSelector::ANY_V6],
             soft_packets: u64::MAX,
+            mtu: 1400,
         }
     }
 }
@@ -166,7 +168,6 @@ impl End {
             counters: Arc::clone(&self.counters_in),
             soft_packets: options.soft_packets,
             soft_bytes: u64::MAX,
-            tell_first_use: true,
         })));
     }
 
@@ -186,7 +187,7 @@ impl End {
             counters: Arc::clone(&self.counters_out),
             soft_packets: options.soft_packets,
             soft_bytes: u64::MAX,
-            mtu: 1400,
+            mtu: options.mtu,
         };
         self.command(OutboundCommand::Install(Box::new(new), switch));
     }
@@ -518,14 +519,14 @@ fn selectors_with_protocol_and_ports_hold_in_both_directions() {
 
 #[test]
 fn too_big_is_told_with_the_number() {
-    let (mut left, mut right) = pair(&Options::default());
+    let (mut left, _) = pair(&Options::default());
     left.plain(&udp(CLIENT, HOST, 1, 2, &[1; 1400]));
     assert!(left.world.wire.is_empty());
     assert_eq!(left.counters_out.drops.get(DropReason::OutTooBig), 1);
     let (_, answer) = left.world.tun.pop().unwrap();
     assert_eq!((answer[40], &answer[44..48]), (2, &1400_u32.to_be_bytes()[..]));
     // At 1280 and below the outer packet is fragmented instead.
-    left.command(OutboundCommand::SetMtu(1, 1000));
+    let (mut left, mut right) = pair(&Options { mtu: 1000, ..Options::default() });
     let small = udp(CLIENT, HOST, 1, 2, &[1; 1232]);
     assert_eq!(small.len(), 1280);
     left.plain(&small);
