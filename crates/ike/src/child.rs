@@ -345,8 +345,8 @@ impl Established {
         common: &mut IkeSaCommon,
         inbound: Spi,
         linger: Duration,
-    ) -> Option<Child> {
-        let at = self.children.iter().position(|c| c.inbound == inbound)?;
+    ) {
+        let Some(at) = self.children.iter().position(|c| c.inbound == inbound) else { return };
         let child = self.children.remove(at);
         let last = !self.children.iter().any(|c| c.reqid == child.reqid);
         endpoint.children.remove(&inbound);
@@ -361,7 +361,6 @@ impl Established {
             last,
         });
         self.arm_children(common);
-        Some(child)
     }
 
     pub(crate) fn child(&mut self, inbound: Spi) -> Option<&mut Child> {

@@ -11,13 +11,12 @@ use crate::event::{Activate, CloseReason, Event, Reqid};
 use crate::keymat::Skeyseed;
 use crate::negotiation::{self, SelectedIke};
 use crate::notify;
-use crate::payloads::Payloads;
+use crate::payloads::{Payloads, key_exchange};
 use crate::selector::TrafficSelector;
-use crate::spare::{Heir, Spare};
+use crate::spare::{Heir, Spare, Successor};
 use crate::timer::{Timer, Timers};
 use crate::window::{ResponseToken, Window};
-use crate::wire::payload::NONCE_LEN;
-use crate::wire::{ExchangeType, Payload, Proposal, protocol};
+use crate::wire::{ExchangeType, Notify, Payload, Proposal, protocol};
 use ferry6_crypto::{CryptoError, Group, KeyExchange, Secret, Spi};
 use std::time::Duration;
 
@@ -37,19 +36,23 @@ fn lower(a: &[u8], b: &[u8]) -> Vec<u8> {
     a.min(b).to_vec()
 }
 
-fn key_exchange_payload(ke: &dyn KeyExchange) -> Payload {
-    Payload::KeyExchange { group: ke.group().transform_id(), data: ke.public().to_vec() }
-}
-
 /// The group of INVALID_KE_PAYLOAD, if it is one that we offered and have not tried.
 fn other_group(data: &[u8], offered: &[Proposal], tried: &[Group]) -> Option<Group> {
     let group = Group::from_transform(u16::from_be_bytes(data.try_into().ok()?))?;
     (negotiation::offers_group(offered, group) && !tried.contains(&group)).then_some(group)
 }
 
-/// The nonce of a message, if it is one.
-fn nonce(payloads: &Payloads) -> Option<&[u8]> {
-    payloads.nonce.as_deref().filter(|n| NONCE_LEN.contains(&n.len()))
+/// What an answer without an SA payload says: the notify type and its data.
+fn refusal(payloads: &Payloads) -> (u16, &[u8]) {
+    payloads.error().map_or((notify::INVALID_SYNTAX, &[]), |n| (n.notify_type, &n.data))
+}
+
+fn syntax(why: &str) -> Refusal {
+    Refusal::new(notify::INVALID_SYNTAX, why)
+}
+
+fn not_now(why: impl Into<String>) -> Refusal {
+    Refusal::new(notify::TEMPORARY_FAILURE, why)
 }
 
 // --- Child SA, initiator ---------------------------------------------------------------------------------------
@@ -127,7 +130,7 @@ impl ChildRequest {
         }
         let ni = endpoint.nonce()?;
         let mut between = vec![Payload::Nonce(ni.clone())];
-        between.extend(ke.as_deref().map(key_exchange_payload));
+        between.extend(ke.as_deref().map(|ke| key_exchange(ke.group(), ke.public())));
         let Wanted { reqid, rekeys, local_ts, remote_ts } = wanted;
         let (offer, offered) =
             child::offer(endpoint, &connection, local_ts, remote_ts, true, rekeys, between)?;
@@ -153,15 +156,17 @@ impl ChildRequest {
             return State::Established(s);
         }
         if payloads.sa.is_none() {
-            let error = payloads.error().map(|n| (n.notify_type, n.data.clone()));
-            return self.on_refusal(s, endpoint, now, common, error);
+            return self.on_refusal(s, endpoint, now, common, refusal(payloads));
         }
         let Self { offer, ke, ni, reqid, rekeys, peer, .. } = self;
         let local = child::local_policy(&s.connection, &s.lease);
         let agreed = offer.accept(payloads, &local).and_then(|negotiated| {
-            let nr = nonce(payloads).ok_or("the answer has no nonce")?;
-            let shared = shared_secret(negotiated.selected.group(), ke, payloads)?;
-            Ok((negotiated, nr.to_vec(), shared))
+            let nr = payloads.nonce.as_deref().ok_or("the answer has no nonce")?;
+            let shared = match negotiated.selected.group() {
+                Some(group) => Some(shared_secret(group, ke, payloads)?),
+                None => None,
+            };
+            Ok((negotiated, nr, shared))
         });
         let (negotiated, nr, shared) = match agreed {
             Ok(agreed) => agreed,
@@ -171,9 +176,9 @@ impl ChildRequest {
                 return s.close(endpoint, now, common, reason);
             }
         };
-        let keys = s.sk_d.child(&endpoint.crypto, negotiated.selected.suite(), shared, &ni, &nr);
+        let keys = s.sk_d.child(&endpoint.crypto, negotiated.selected.suite(), shared, &ni, nr);
         let new = negotiated.inbound;
-        let lost = peer.as_ref().is_some_and(|p| lower(&ni, &nr) < p.lowest);
+        let lost = peer.as_ref().is_some_and(|p| lower(&ni, nr) < p.lowest);
         let old = rekeys.filter(|old| s.child(*old).is_some());
         let activate = if lost { Activate::Later } else { Activate::Now };
         let replaces = old.filter(|_| !lost);
@@ -204,7 +209,7 @@ impl ChildRequest {
         endpoint: &mut Endpoint,
         now: Now,
         common: &mut IkeSaCommon,
-        error: Option<(u16, Vec<u8>)>,
+        (notify_type, data): (u16, &[u8]),
     ) -> State {
         let Self { offer, groups_tried, reqid, rekeys, peer, .. } = self;
         if let (Some(_), Some(old)) = (&peer, rekeys) {
@@ -212,21 +217,20 @@ impl ChildRequest {
             s.retire(old, Phase::ReplacedByPeer);
             return State::Established(s);
         }
-        let (notify_type, data) = error.unwrap_or((notify::INVALID_SYNTAX, Vec::new()));
         let still_there = rekeys.filter(|old| s.child(*old).is_some());
         if rekeys.is_some() && still_there.is_none() {
             // The peer deleted it meanwhile, and its DELETE was dealt with.
             return State::Established(s);
         }
-        match notify_type {
-            notify::TEMPORARY_FAILURE => {
+        let other_group = other_group(data, &offer.proposals, &groups_tried);
+        match (notify_type, other_group) {
+            (notify::TEMPORARY_FAILURE, _) => {
                 let task = still_there.map_or(Task::NewChild, Task::RekeyChild);
                 s.want_later(endpoint, now, common, task);
             }
-            notify::INVALID_KE_PAYLOAD if other_group(&data, &offer.proposals, &groups_tried).is_some() => {
-                let group = other_group(&data, &offer.proposals, &groups_tried);
+            (notify::INVALID_KE_PAYLOAD, Some(group)) => {
                 let mut tried = groups_tried;
-                tried.extend(group);
+                tried.push(group);
                 let (local_ts, remote_ts) = offer.selectors();
                 let wanted = Wanted { reqid, rekeys, local_ts, remote_ts };
                 if let Err(error) = Self::send(&mut s, endpoint, now, common, wanted, tried) {
@@ -234,7 +238,7 @@ impl ChildRequest {
                     endpoint.notice(true, format!("{who}: cannot rekey: {error}"));
                 }
             }
-            notify::CHILD_SA_NOT_FOUND => {
+            (notify::CHILD_SA_NOT_FOUND, _) => {
                 if let Some(old) = still_there {
                     let linger = endpoint.config.linger;
                     s.remove(endpoint, common, old, linger);
@@ -267,19 +271,18 @@ impl ChildRequest {
     }
 }
 
-/// The shared secret of a response, where a group was chosen.
+/// The shared secret of a response that chose this group.
 fn shared_secret(
-    group: Option<Group>,
+    group: Group,
     ke: Option<Box<dyn KeyExchange>>,
     payloads: &Payloads,
-) -> Result<Option<Secret>, &'static str> {
-    let Some(group) = group else { return Ok(None) };
+) -> Result<Secret, &'static str> {
     let ke = ke.filter(|ke| ke.group() == group).ok_or("it chose a group for which we sent no KE payload")?;
     let (number, public) = payloads.ke.as_ref().ok_or("the answer has no KE payload")?;
     if *number != group.transform_id() {
         return Err("its KE payload is not of the group that it chose");
     }
-    ke.agree(public).map(Some).map_err(|_| "its KE payload is not acceptable")
+    ke.agree(public).map_err(|_| "its KE payload is not acceptable")
 }
 
 // --- Child SA, responder ---------------------------------------------------------------------------------------
@@ -314,7 +317,6 @@ impl Established {
         common: &mut IkeSaCommon,
         payloads: &Payloads,
     ) -> Result<Vec<Payload>, Refusal> {
-        let not_now = |why| Refusal::new(notify::TEMPORARY_FAILURE, why);
         if self.closing.is_some() || matches!(self.pending, Some(Pending::Ike(_))) {
             return Err(not_now("we are rekeying or closing the IKE SA"));
         }
@@ -322,40 +324,29 @@ impl Established {
         let old = match rekey {
             None => None,
             Some(n) => Some(self.find_rekeyed(&n.spi).ok_or_else(|| Refusal {
-                notify: Payload::Notify(crate::wire::Notify {
-                    notify_type: notify::CHILD_SA_NOT_FOUND,
-                    ..n.clone()
-                }),
+                notify: Payload::Notify(Notify { notify_type: notify::CHILD_SA_NOT_FOUND, ..n.clone() }),
                 reason: "the peer wants to rekey a Child SA that does not exist".to_owned(),
             })?),
         };
-        if let Some((_, phase, ..)) = old
-            && matches!(phase, Phase::Deleting | Phase::Replaced { .. } | Phase::ReplacedByPeer)
-        {
+        if old.is_some_and(|old| !old.is_current()) {
             return Err(not_now("the Child SA to rekey is being deleted"));
         }
         if self.children.len() >= MAX_CHILDREN {
             return Err(Refusal::new(notify::NO_ADDITIONAL_SAS, "too many Child SAs"));
         }
-        let syntax = |why| Refusal::new(notify::INVALID_SYNTAX, why);
-        let ni = nonce(payloads).ok_or_else(|| syntax("the request has no nonce"))?;
+        let ni = payloads.nonce.as_deref().ok_or_else(|| syntax("the request has no nonce"))?;
         let ke_group = payloads.ke.as_ref().and_then(|(number, _)| Group::from_transform(*number));
         let connection = self.connection.clone();
         let selected = child::choose(&connection, payloads, Some(ke_group))?;
-        let (public, shared) = match selected.group() {
+        let (ke, shared) = match selected.group() {
             None => (None, None),
             Some(group) => {
-                let (public, shared) = respond_ke(endpoint, group, payloads)?;
-                (Some(public), Some(shared))
+                let (ke, shared) = respond_ke(endpoint, group, payloads)?;
+                (Some(ke), Some(shared))
             }
         };
-        let (reqid, replaces, local, remote) = match &old {
-            Some((inbound, _, reqid)) => {
-                let child = self.children.iter().find(|c| c.inbound == *inbound);
-                let (local, remote) =
-                    child.map_or_else(Default::default, |c| (c.local_ts.clone(), c.remote_ts.clone()));
-                (*reqid, Some(*inbound), local, remote)
-            }
+        let (reqid, replaces, local, remote) = match old {
+            Some(old) => (old.reqid, Some(old.inbound), old.local_ts.clone(), old.remote_ts.clone()),
             None => (
                 endpoint.fresh_reqid(),
                 None,
@@ -364,14 +355,10 @@ impl Established {
             ),
         };
         let negotiated = child::answer(endpoint, &connection, selected, payloads, &local, &remote, replaces)?;
-        let nr = endpoint.nonce().map_err(|e| not_now_owned(&e.to_string()))?;
+        let nr = endpoint.nonce().map_err(|e| not_now(e.to_string()))?;
         let keys = self.sk_d.child(&endpoint.crypto, selected.suite(), shared, ni, &nr);
         let mut between = vec![Payload::Nonce(nr.clone())];
-        between.extend(
-            public
-                .zip(selected.group())
-                .map(|(data, g)| Payload::KeyExchange { group: g.transform_id(), data }),
-        );
+        between.extend(ke);
         let answer = negotiated.payloads(between);
         let new = negotiated.inbound;
         let activate = if replaces.is_some() { Activate::Later } else { Activate::Now };
@@ -389,9 +376,9 @@ impl Established {
     }
 
     /// REKEY_SA names the SPI that the peer receives with: our outbound one.
-    fn find_rekeyed(&self, spi: &[u8]) -> Option<(Spi, Phase, Reqid)> {
+    fn find_rekeyed(&self, spi: &[u8]) -> Option<&Child> {
         let spi = Spi::new(u32::from_be_bytes(spi.try_into().ok()?))?;
-        self.children.iter().find(|c| c.outbound == spi).map(|c| (c.inbound, c.phase, c.reqid))
+        self.children.iter().find(|c| c.outbound == spi)
     }
 
     /// A Child SA is past its use: no more rekey of it.
@@ -404,17 +391,14 @@ impl Established {
     }
 }
 
-fn not_now_owned(why: &str) -> Refusal {
-    Refusal::new(notify::TEMPORARY_FAILURE, why)
-}
-
-/// Our answer to a KE payload of this group; another group in it gets INVALID_KE_PAYLOAD (section 1.3).
-fn respond_ke(endpoint: &Endpoint, group: Group, payloads: &Payloads) -> Result<(Vec<u8>, Secret), Refusal> {
+/// Our KE payload in answer to one of this group; another group in it gets INVALID_KE_PAYLOAD (section 1.3).
+fn respond_ke(endpoint: &Endpoint, group: Group, payloads: &Payloads) -> Result<(Payload, Secret), Refusal> {
     match &payloads.ke {
         Some((number, public)) if *number == group.transform_id() => endpoint
             .crypto
             .groups
             .respond(group, public)
+            .map(|(ours, shared)| (key_exchange(group, ours), shared))
             .map_err(|e| Refusal::new(notify::INVALID_SYNTAX, format!("KE payload: {e}"))),
         _ => Err(Refusal {
             notify: notify::plain(notify::INVALID_KE_PAYLOAD, group.transform_id().to_be_bytes()),
@@ -444,7 +428,8 @@ impl IkeRequest {
         common: &mut IkeSaCommon,
     ) -> Result<(), CryptoError> {
         // The group in use is one that the peer takes.
-        Self::send(s, endpoint, now, common, vec![s.selected.group()])
+        let group = s.selected.group();
+        Self::send(s, endpoint, now, common, group, Vec::new())
     }
 
     fn send(
@@ -452,15 +437,16 @@ impl IkeRequest {
         endpoint: &mut Endpoint,
         now: Now,
         common: &mut IkeSaCommon,
-        tried: Vec<Group>,
+        group: Group,
+        mut tried: Vec<Group>,
     ) -> Result<(), CryptoError> {
+        tried.push(group);
         let local_spi = endpoint.fresh_ike_spi()?;
         let offered = negotiation::offer_ike(&s.connection.ike, Some(local_spi));
-        let group = tried.last().copied().unwrap_or(s.selected.group());
         let ke = endpoint.crypto.groups.initiate(group)?;
         let ni = endpoint.nonce()?;
         let payloads =
-            [Payload::Sa(offered.clone()), Payload::Nonce(ni.clone()), key_exchange_payload(ke.as_ref())];
+            [Payload::Sa(offered.clone()), Payload::Nonce(ni.clone()), key_exchange(group, ke.public())];
         let request = Self { local_spi, offered, ke, groups_tried: tried, ni, peer: None };
         let pending = Pending::Ike(Box::new(request));
         s.send(endpoint, now, common, ExchangeType::CreateChildSa, &payloads, pending);
@@ -475,21 +461,15 @@ impl IkeRequest {
         common: &mut IkeSaCommon,
         payloads: &Payloads,
     ) -> State {
-        if payloads.sa.is_none() {
-            let error = payloads.error().map(|n| (n.notify_type, n.data.clone()));
-            return self.on_refusal(s, endpoint, now, common, error);
-        }
+        let Some(answer) = payloads.sa.as_deref() else {
+            return self.on_refusal(s, endpoint, now, common, refusal(payloads));
+        };
         let Self { local_spi, offered, ke, ni, peer, .. } = self;
-        let agreed = payloads
-            .sa
-            .as_deref()
-            .ok_or("the answer has no SA payload")
-            .and_then(|answer| negotiation::accept_ike(&offered, answer))
-            .and_then(|selected| {
-                let nr = nonce(payloads).ok_or("the answer has no nonce")?;
-                let shared = shared_secret(Some(selected.group()), Some(ke), payloads)?;
-                Ok((selected, nr.to_vec(), shared.ok_or("the answer has no KE payload")?))
-            });
+        let agreed = negotiation::accept_ike(&offered, answer).and_then(|selected| {
+            let nr = payloads.nonce.as_deref().ok_or("the answer has no nonce")?;
+            let shared = shared_secret(selected.group(), Some(ke), payloads)?;
+            Ok((selected, nr, shared))
+        });
         let (selected, nr, shared) = match agreed {
             Ok(agreed) => agreed,
             Err(why) => {
@@ -497,25 +477,24 @@ impl IkeRequest {
                 return s.close(endpoint, now, common, reason);
             }
         };
-        let new = NewIke { role: Role::Initiator, local_spi, selected, ni: &ni, nr: &nr };
-        let (mut new_common, window, heir) = match new.derive(endpoint, common, &s, shared) {
+        let new = NewIke { role: Role::Initiator, local_spi, selected, ni: &ni, nr };
+        let mut ours = match new.derive(endpoint, common, &s, shared) {
             Ok(made) => made,
             Err(error) => {
                 let reason = CloseReason::WeRefused(format!("cannot rekey the IKE SA: {error}"));
                 return s.close(endpoint, now, common, reason);
             }
         };
-        let lost = peer.filter(|p| lower(&ni, &nr) < p.lowest).and_then(|p| endpoint.take_heir(p.made));
+        let lost = peer.filter(|p| lower(&ni, nr) < p.lowest).and_then(|p| endpoint.take_heir(p.made));
         match lost {
             Some(winner) => {
                 // Ours is the redundant one; the peer deletes the one that both rekeyed.
-                let state = Spare::delete(endpoint, now, &mut new_common, window);
-                endpoint.insert(IkeSa::new(new_common, state));
-                let old = s.inherit(endpoint, now, common, winner.0, winner.1, winner.2);
-                Spare::linger(endpoint, now, common, old, None)
+                let state = Spare::delete(endpoint, now, &mut ours.common, ours.window);
+                endpoint.insert(IkeSa::new(ours.common, state));
+                s.inherit_and_linger(endpoint, now, common, winner)
             }
             None => {
-                let old = s.inherit(endpoint, now, common, new_common, window, heir);
+                let old = s.inherit(endpoint, now, common, ours);
                 Spare::delete(endpoint, now, common, old)
             }
         }
@@ -528,20 +507,17 @@ impl IkeRequest {
         endpoint: &mut Endpoint,
         now: Now,
         common: &mut IkeSaCommon,
-        error: Option<(u16, Vec<u8>)>,
+        (notify_type, data): (u16, &[u8]),
     ) -> State {
         if let Some(winner) = self.peer.as_ref().and_then(|p| endpoint.take_heir(p.made)) {
-            let old = s.inherit(endpoint, now, common, winner.0, winner.1, winner.2);
-            return Spare::linger(endpoint, now, common, old, None);
+            return s.inherit_and_linger(endpoint, now, common, winner);
         }
-        let (notify_type, data) = error.unwrap_or((notify::INVALID_SYNTAX, Vec::new()));
-        let group = other_group(&data, &self.offered, &self.groups_tried);
-        match (notify_type, group) {
+        let other_group = other_group(data, &self.offered, &self.groups_tried);
+        match (notify_type, other_group) {
             (notify::TEMPORARY_FAILURE, _) => s.want_later(endpoint, now, common, Task::RekeyIke),
             (notify::INVALID_KE_PAYLOAD, Some(group)) => {
-                let mut tried = self.groups_tried;
-                tried.push(group);
-                if let Err(error) = Self::send(&mut s, endpoint, now, common, tried) {
+                let tried = self.groups_tried;
+                if let Err(error) = Self::send(&mut s, endpoint, now, common, group, tried) {
                     let who = s.who(common);
                     endpoint.notice(true, format!("{who}: cannot rekey the IKE SA: {error}"));
                 }
@@ -572,7 +548,7 @@ impl NewIke<'_> {
         old: &IkeSaCommon,
         s: &Established,
         shared: Secret,
-    ) -> Result<(IkeSaCommon, Window, Heir), CryptoError> {
+    ) -> Result<Successor, CryptoError> {
         let Self { role, local_spi, selected, ni, nr } = self;
         let common = IkeSaCommon {
             id: old.id,
@@ -588,7 +564,7 @@ impl NewIke<'_> {
             .expand(&crypto, ni, nr, spis.0, spis.1);
         endpoint.log_keys(&common, &keys);
         let window = Window::new(&crypto, role, spis, &keys, 0, s.window.fragment_size())?;
-        Ok((common, window, Heir { sk_d: keys.sk_d, selected }))
+        Ok(Successor { common, window, heir: Heir { sk_d: keys.sk_d, selected } })
     }
 }
 
@@ -604,7 +580,7 @@ impl Established {
         payloads: &Payloads,
     ) -> State {
         let made = self.answer_ike_rekey(endpoint, common, payloads);
-        let (answer, new_common, window, heir, lowest) = match made {
+        let (answer, mut new, lowest) = match made {
             Ok(made) => made,
             Err(refusal) => {
                 let who = self.who(common);
@@ -616,32 +592,28 @@ impl Established {
         self.respond(endpoint, common, now, token, &answer);
         if let Some(Pending::Ike(request)) = &mut self.pending {
             // Both at once: which of the two lives, the nonces decide when ours is answered.
-            request.peer = Some(PeerRekey { made: new_common.local_spi, lowest });
-            let mut new_common = new_common;
-            let state = Spare::linger(endpoint, now, &mut new_common, window, Some(heir));
-            endpoint.insert(IkeSa::new(new_common, state));
+            request.peer = Some(PeerRekey { made: new.common.local_spi, lowest });
+            let state = Spare::linger(endpoint, now, &mut new.common, new.window, Some(new.heir));
+            endpoint.insert(IkeSa::new(new.common, state));
             return State::Established(self);
         }
-        let old = self.inherit(endpoint, now, common, new_common, window, heir);
-        Spare::linger(endpoint, now, common, old, None)
+        self.inherit_and_linger(endpoint, now, common, new)
     }
 
-    #[allow(clippy::type_complexity)]
+    /// The answer, the new IKE SA, and the lower one of the exchange's nonces.
     fn answer_ike_rekey(
         &mut self,
         endpoint: &mut Endpoint,
         common: &IkeSaCommon,
         payloads: &Payloads,
-    ) -> Result<(Vec<Payload>, IkeSaCommon, Window, Heir, Vec<u8>), Refusal> {
+    ) -> Result<(Vec<Payload>, Successor, Vec<u8>), Refusal> {
         // Section 2.25.2.
         if self.closing.is_some() || matches!(self.pending, Some(Pending::Child(_) | Pending::DeleteChild(_)))
         {
-            let why = "we are working on a Child SA, or closing";
-            return Err(Refusal::new(notify::TEMPORARY_FAILURE, why));
+            return Err(not_now("we are working on a Child SA, or closing"));
         }
-        let syntax = |why| Refusal::new(notify::INVALID_SYNTAX, why);
         let offered = payloads.sa.as_deref().ok_or_else(|| syntax("the request has no SA payload"))?;
-        let ni = nonce(payloads).ok_or_else(|| syntax("the request has no nonce"))?;
+        let ni = payloads.nonce.as_deref().ok_or_else(|| syntax("the request has no nonce"))?;
         let ke_group = payloads.ke.as_ref().and_then(|(number, _)| Group::from_transform(*number));
         let selected =
             negotiation::select_ike(&self.connection.ike, offered, ke_group, true).ok_or_else(|| {
@@ -649,18 +621,15 @@ impl Established {
                 let why = format!("no IKE proposal of the peer fits the connection's; it offers {offers}");
                 Refusal::new(notify::NO_PROPOSAL_CHOSEN, why)
             })?;
-        let (public, shared) = respond_ke(endpoint, selected.group(), payloads)?;
-        let crypto_failed = |e: CryptoError| Refusal::new(notify::TEMPORARY_FAILURE, e.to_string());
+        let (ke, shared) = respond_ke(endpoint, selected.group(), payloads)?;
+        let crypto_failed = |e: CryptoError| not_now(e.to_string());
         let nr = endpoint.nonce().map_err(crypto_failed)?;
         let local_spi = endpoint.fresh_ike_spi().map_err(crypto_failed)?;
         let new = NewIke { role: Role::Responder, local_spi, selected, ni, nr: &nr };
-        let (new_common, window, heir) = new.derive(endpoint, common, self, shared).map_err(crypto_failed)?;
-        let answer = vec![
-            Payload::Sa(vec![selected.to_proposal(Some(local_spi))]),
-            Payload::Nonce(nr.clone()),
-            Payload::KeyExchange { group: selected.group().transform_id(), data: public },
-        ];
-        Ok((answer, new_common, window, heir, lower(ni, &nr)))
+        let new = new.derive(endpoint, common, self, shared).map_err(crypto_failed)?;
+        let answer =
+            vec![Payload::Sa(vec![selected.to_proposal(Some(local_spi))]), Payload::Nonce(nr.clone()), ke];
+        Ok((answer, new, lower(ni, &nr)))
     }
 
     /// The new IKE SA inherits all (section 2.8). Returns the old one's windows.
@@ -669,14 +638,25 @@ impl Established {
         endpoint: &mut Endpoint,
         now: Now,
         old: &IkeSaCommon,
-        mut common: IkeSaCommon,
-        window: Window,
-        heir: Heir,
+        new: Successor,
     ) -> Window {
+        let Successor { mut common, window, heir } = new;
         let (this, old_window) = self.take_over(endpoint, now, old, &mut common, window, heir);
         let state = this.pump(endpoint, now, &mut common);
         endpoint.insert(IkeSa::new(common, state));
         old_window
+    }
+
+    /// Where the peer deletes the old one.
+    pub(crate) fn inherit_and_linger(
+        self: Box<Self>,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        new: Successor,
+    ) -> State {
+        let old_window = self.inherit(endpoint, now, common, new);
+        Spare::linger(endpoint, now, common, old_window, None)
     }
 
     /// Goes on as the new IKE SA `common`.

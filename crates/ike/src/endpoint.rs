@@ -8,9 +8,8 @@ use crate::event::{CloseReason, Closed, Event, IkeSaId, Path, Reqid};
 use crate::identity::Identity;
 use crate::ike_auth::{AuthSent, HalfOpen};
 use crate::ike_sa_init::{self, InitKey, InitSent};
-use crate::spare::{Heir, Spare};
+use crate::spare::{Spare, Successor};
 use crate::timer::{Deadlines, Timer, Timers};
-use crate::window::Window;
 use crate::wire::{ExchangeType, Header, Payload};
 use ferry6_crypto::{CryptoError, CryptoProvider, SecureRandom, Spi};
 use std::collections::{HashMap, VecDeque};
@@ -627,33 +626,26 @@ impl Endpoint {
         &mut self,
         now: Now,
         common: &mut IkeSaCommon,
-        spare: Box<Spare>,
+        mut spare: Box<Spare>,
     ) -> Result<Box<Established>, Box<Spare>> {
-        let Some(old) = self.spi_of(common.id) else { return Err(spare) };
-        let (mut spare, mut established) = (Some(spare), None);
-        self.with_sa(old, |endpoint, sa| {
-            let IkeSa { common: old, state, .. } = sa;
-            let waits = |s: &Established| s.heir_of_collision() == Some(common.local_spi);
-            let heir = spare.as_mut().and_then(|s| s.heir.take());
-            *state = match (std::mem::replace(state, State::Gone), heir, spare.take()) {
-                (State::Established(s), Some(heir), Some(taken)) if waits(&s) => {
-                    let Spare { window, .. } = *taken;
-                    let (s, old_window) = s.take_over(endpoint, now, old, common, window, *heir);
-                    established = Some(s);
-                    Spare::linger(endpoint, now, old, old_window, None)
-                }
-                (other, _, kept) => {
-                    // The collision was decided already: it is an heir no more.
-                    spare = kept;
-                    other
-                }
-            };
+        let waits = |old: &u64| match self.sas.get(old).map(|sa| &sa.state) {
+            Some(State::Established(s)) => s.heir_of_collision() == Some(common.local_spi),
+            _ => false,
+        };
+        let old = self.spi_of(common.id).filter(waits);
+        // Without one that waits the collision was decided already: it is an heir no more.
+        let (Some(heir), Some(old)) = (spare.heir.take(), old) else { return Err(spare) };
+        let mut established = None;
+        self.with_established(old, |s, endpoint, old| {
+            let (s, old_window) = s.take_over(endpoint, now, old, common, spare.window, *heir);
+            established = Some(s);
+            Spare::linger(endpoint, now, old, old_window, None)
         });
-        established.ok_or_else(|| spare.expect("kept where nothing was taken over"))
+        Ok(established.expect("it is there, established, and waits"))
     }
 
     /// Takes the IKE SA that a peer's rekey made and that waits to know whether it lives.
-    pub(crate) fn take_heir(&mut self, spi: u64) -> Option<(IkeSaCommon, Window, Heir)> {
+    pub(crate) fn take_heir(&mut self, spi: u64) -> Option<Successor> {
         let is_heir = matches!(&self.sas.get(&spi)?.state, State::Spare(s) if s.heir.is_some());
         if !is_heir {
             return None;
@@ -666,7 +658,7 @@ impl Endpoint {
         match state {
             State::Spare(s) => {
                 let Spare { window, heir, .. } = *s;
-                heir.map(|heir| (common, window, *heir))
+                heir.map(|heir| Successor { common, window, heir: *heir })
             }
             _ => None,
         }

@@ -8,7 +8,6 @@ use crate::event::{CloseReason, Path};
 use crate::nat;
 use crate::notify;
 use crate::payloads::Payloads;
-use crate::spare::Spare;
 use crate::window::ResponseToken;
 use crate::wire::{Delete, ExchangeType, Payload, protocol};
 use ferry6_crypto::{CryptoError, Spi};
@@ -202,11 +201,8 @@ impl Established {
         token: ResponseToken,
     ) -> State {
         self.respond(endpoint, common, now, token, &[]);
-        if let Some((new_common, window, heir)) =
-            self.heir_of_collision().and_then(|spi| endpoint.take_heir(spi))
-        {
-            let old = self.inherit(endpoint, now, common, new_common, window, heir);
-            return Spare::linger(endpoint, now, common, old, None);
+        if let Some(heir) = self.heir_of_collision().and_then(|spi| endpoint.take_heir(spi)) {
+            return self.inherit_and_linger(endpoint, now, common, heir);
         }
         let reason = self.closing.take().unwrap_or(CloseReason::PeerDeleted);
         self.end(endpoint, now, common, reason)

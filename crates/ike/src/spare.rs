@@ -27,6 +27,13 @@ pub(crate) struct Heir {
     pub(crate) selected: SelectedIke,
 }
 
+/// A new IKE SA, before it inherits the Child SAs.
+pub(crate) struct Successor {
+    pub(crate) common: IkeSaCommon,
+    pub(crate) window: Window,
+    pub(crate) heir: Heir,
+}
+
 /// "Delete the IKE SA" (section 1.4.1).
 pub(crate) fn delete_ike() -> Payload {
     Payload::Delete(Delete { protocol: protocol::IKE, spis: Vec::new() })
