@@ -27,22 +27,26 @@ fn psk() {
 
 #[test]
 fn installs_before_it_answers() {
+    // The broker's events in their order: its Child SA must be there before the response of IKE_AUTH leaves.
     let mut pair = pair(|_, _| {});
     pair.initiate();
-    // The broker's events in their order: its Child SA must be there before the response leaves.
-    let mut order = Vec::new();
-    for _ in 0..40 {
-        pair.step(pair.now.monotonic + secs(1));
-        order.push((pair.broker.live().len(), pair.sent.iter().filter(|(s, _)| *s == Side::Broker).count()));
-    }
-    assert!(order.contains(&(1, 2)), "{order:?}");
-    let mut endpoint =
-        crate::testing::endpoint(*CRYPTO, config([psk_connections().1]), 9, Some(crate::testing::pool()));
-    for (side, octets) in pair.sent.iter().filter(|(s, _)| *s == Side::Client).take(1) {
-        assert_eq!(*side, Side::Client);
-        endpoint.handle_datagram(pair.now, first_path(), octets);
-    }
-    assert!(matches!(endpoint.poll(), Some(Event::Transmit(_))));
+    let broker = |pair: &mut Pair, path: Path| {
+        let (side, octets) = pair.sent.last().unwrap().clone();
+        assert_eq!(side, Side::Client);
+        let (now, path) = (pair.now, Path { local: path.remote, remote: path.local });
+        pair.broker.endpoint.handle_datagram(now, path, &octets);
+        std::iter::from_fn(|| pair.broker.endpoint.poll()).collect::<Vec<_>>()
+    };
+    let events = broker(&mut pair, first_path());
+    let [Event::Transmit(answer)] = &events[..] else { panic!("{events:?}") };
+    let octets = answer.payload.clone();
+    pair.act(Side::Client, |e, now| e.handle_datagram(now, first_path(), &octets));
+    let path = pair.client.endpoint.ike_sas()[0].path;
+    let events = broker(&mut pair, path);
+    let at = |is: fn(&Event) -> bool| events.iter().position(is);
+    let (installed, sent) =
+        (at(|e| matches!(e, Event::InstallChildSa(_))), at(|e| matches!(e, Event::Transmit(_))));
+    assert!(installed.is_some() && installed < sent, "{events:?}");
 }
 
 #[test]

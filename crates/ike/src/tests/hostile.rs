@@ -106,20 +106,9 @@ fn unprotected_errors_do_not_end_an_established_ike_sa() {
     pair.check_mirror().unwrap();
 }
 
-fn answer(pair: &Pair, request: &[u8], payloads: &[Payload]) -> Vec<u8> {
-    let header = Header::parse(request).unwrap();
-    let _ = pair;
-    encode_message(
-        &HeaderFields {
-            initiator_spi: header.initiator_spi,
-            responder_spi: 0,
-            exchange: ExchangeType::IkeSaInit,
-            from_initiator: false,
-            response: true,
-            message_id: 0,
-        },
-        payloads,
-    )
+fn answer(request: &[u8], payloads: &[Payload]) -> Vec<u8> {
+    let header = Header::parse(request).unwrap().fields();
+    encode_message(&HeaderFields { from_initiator: false, response: true, ..header }, payloads)
 }
 
 /// A client whose first message stays unanswered.
@@ -136,7 +125,7 @@ fn a_group_that_was_not_offered_is_not_followed() {
     for group in [1_u16, 2, 14, 0, 65535] {
         let (mut pair, request) = waiting();
         let notify = Payload::Notify(Notify::new(17, group.to_be_bytes()));
-        let message = answer(&pair, &request, &[notify]);
+        let message = answer(&request, &[notify]);
         pair.act(Side::Client, |e, now| e.handle_datagram(now, first_path(), &message));
         assert!(matches!(reason(&pair.client), CloseReason::PeerMisbehaved(_)));
     }
@@ -146,7 +135,7 @@ fn a_group_that_was_not_offered_is_not_followed() {
 fn endless_cookies_and_groups_end() {
     let (mut pair, request) = waiting();
     for n in 0..20_u8 {
-        let message = answer(&pair, &request, &[Payload::Notify(Notify::new(16390, vec![n; 16]))]);
+        let message = answer(&request, &[Payload::Notify(Notify::new(16390, vec![n; 16]))]);
         pair.act(Side::Client, |e, now| e.handle_datagram(now, first_path(), &message));
     }
     assert!(matches!(reason(&pair.client), CloseReason::PeerMisbehaved(_)));
@@ -154,7 +143,7 @@ fn endless_cookies_and_groups_end() {
     let (mut pair, request) = waiting();
     for n in 0..20_u16 {
         let group: u16 = if n % 2 == 0 { 19 } else { 31 };
-        let message = answer(&pair, &request, &[Payload::Notify(Notify::new(17, group.to_be_bytes()))]);
+        let message = answer(&request, &[Payload::Notify(Notify::new(17, group.to_be_bytes()))]);
         pair.act(Side::Client, |e, now| e.handle_datagram(now, first_path(), &message));
     }
     assert!(matches!(reason(&pair.client), CloseReason::PeerMisbehaved(_)));
@@ -225,15 +214,7 @@ fn bad_public_values_make_no_state() {
                 (*g, *data) = (group, public.clone());
             }
         }
-        let fields = HeaderFields {
-            initiator_spi: header.initiator_spi,
-            responder_spi: 0,
-            exchange: ExchangeType::IkeSaInit,
-            from_initiator: true,
-            response: false,
-            message_id: 0,
-        };
-        inject(&mut pair, Side::Broker, &encode_message(&fields, &payloads));
+        inject(&mut pair, Side::Broker, &encode_message(&header.fields(), &payloads));
         assert_eq!(pair.broker.endpoint.half_open(), 0, "{group} {public:?}");
         assert!(pair.broker.warnings().iter().any(|w| w.contains("KE payload")));
     }

@@ -83,6 +83,17 @@ fn kinds(payloads: &[Payload]) -> Vec<String> {
         .collect()
 }
 
+/// One proposal of AES-GCM for a Child SA.
+fn esp(spi: u32, key_length: u16, esn: bool) -> Payload {
+    let encr = Transform { key_length: Some(key_length), ..Transform::new(1, 20) };
+    Payload::Sa(vec![Proposal {
+        number: 1,
+        protocol: 3,
+        spi: spi.to_be_bytes().to_vec(),
+        transforms: vec![encr, Transform::new(5, esn.into())],
+    }])
+}
+
 fn error(notify_type: u16) -> Payload {
     Payload::Notify(Notify::new(notify_type, Vec::new()))
 }
@@ -217,20 +228,6 @@ fn a_critical_payload_in_a_protected_request() {
 #[test]
 fn what_does_not_exist_or_fit() {
     let mut pair = logged(|_, _| {});
-    let sa = |spi: u32, key_length| {
-        let t = |transform_type, id, key_length| Transform {
-            transform_type,
-            id,
-            key_length,
-            unknown_attribute: false,
-        };
-        Payload::Sa(vec![Proposal {
-            number: 1,
-            protocol: 3,
-            spi: spi.to_be_bytes().to_vec(),
-            transforms: vec![t(1, 20, Some(key_length)), t(5, 0, None)],
-        }])
-    };
     let ts = [
         Payload::TsInitiator(vec![TrafficSelector::ANY_V6]),
         Payload::TsResponder(vec![TrafficSelector::ANY_V6]),
@@ -238,7 +235,7 @@ fn what_does_not_exist_or_fit() {
     let nonce = Payload::Nonce(vec![7; 32]);
     let rekey = Payload::Notify(Notify::about_esp(notify::REKEY_SA, 0x7777_7777, Vec::new()));
     let create = ExchangeType::CreateChildSa;
-    let mut all = vec![rekey, sa(0x0100_0001, 256), nonce.clone()];
+    let mut all = vec![rekey, esp(0x0100_0001, 256, false), nonce.clone()];
     all.extend(ts.clone());
     let answer = ask(&mut pair, Side::Client, create, &all);
     let [Payload::Notify(n)] = &answer[..] else { panic!("{answer:?}") };
@@ -248,9 +245,9 @@ fn what_does_not_exist_or_fit() {
     assert_eq!(answer, [error(notify::INVALID_SYNTAX)]);
     let answer = ask(&mut pair, Side::Client, create, &[nonce.clone(), ts[0].clone(), ts[1].clone()]);
     assert_eq!(answer, [error(notify::INVALID_SYNTAX)]);
-    let answer = ask(&mut pair, Side::Client, create, &[sa(0x0100_0001, 256), nonce.clone()]);
+    let answer = ask(&mut pair, Side::Client, create, &[esp(0x0100_0001, 256, false), nonce.clone()]);
     assert_eq!(answer, [error(notify::INVALID_SYNTAX)]);
-    let mut other = vec![sa(0x0100_0001, 192), nonce.clone()];
+    let mut other = vec![esp(0x0100_0001, 192, false), nonce.clone()];
     other.extend(ts.clone());
     assert_eq!(ask(&mut pair, Side::Client, create, &other), [error(notify::NO_PROPOSAL_CHOSEN)]);
     // DELETE of what is not there is answered without a Delete payload.
@@ -279,20 +276,8 @@ fn more_child_sas_and_their_bound() {
     let mut pair = logged(|_, _| {});
     let mut refused = 0;
     for n in 0..40_u32 {
-        let t = |transform_type, id, key_length| Transform {
-            transform_type,
-            id,
-            key_length,
-            unknown_attribute: false,
-        };
-        let sa = Payload::Sa(vec![Proposal {
-            number: 1,
-            protocol: 3,
-            spi: (0x0200_0000 + n).to_be_bytes().to_vec(),
-            transforms: vec![t(1, 20, Some(256)), t(5, 1, None)],
-        }]);
         let all = [
-            sa,
+            esp(0x0200_0000 + n, 256, true),
             Payload::Nonce(vec![7; 32]),
             Payload::TsInitiator(vec![TrafficSelector::ANY_V6]),
             Payload::TsResponder(vec![TrafficSelector::ANY_V6]),
