@@ -167,17 +167,11 @@ pub fn verify_peer(
 /// The content of a CERTREQ payload: SHA-1 of each anchor's SubjectPublicKeyInfo (RFC 7296 section 3.7). An anchor that
 /// cannot be read is left out.
 pub fn cert_request(crypto: &CryptoProvider, anchors: &[CertificateDer<'_>]) -> Vec<u8> {
-    anchors.iter().filter_map(|anchor| key_hash(crypto, anchor)).flatten().collect()
-}
-
-/// Whether the content of a peer's CERTREQ (encoding 4) names this CA.
-pub fn cert_request_names(crypto: &CryptoProvider, request: &[u8], ca: &CertificateDer<'_>) -> bool {
-    key_hash(crypto, ca).is_some_and(|hash| request.chunks_exact(hash.len()).any(|wanted| wanted == hash))
-}
-
-fn key_hash(crypto: &CryptoProvider, ca: &CertificateDer<'_>) -> Option<Vec<u8>> {
-    let ca = read(ca).ok()?;
-    crypto.hashes.digest(HashAlgorithm::Sha1, &[ca.public_key().raw]).ok()
+    let key_hash = |anchor| {
+        let ca = read(anchor).ok()?;
+        crypto.hashes.digest(HashAlgorithm::Sha1, &[ca.public_key().raw]).ok()
+    };
+    anchors.iter().filter_map(key_hash).flatten().collect()
 }
 
 /// Checks our own certificate when it is loaded, as a peer will: a peer tells no more than AUTHENTICATION_FAILED.

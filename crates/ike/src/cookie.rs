@@ -39,13 +39,9 @@ impl Cookies {
     }
 
     fn compute(crypto: &CryptoProvider, secret: &Secret, asker: &Asker<'_>) -> Secret {
-        let ip = match asker.from.ip() {
-            IpAddr::V4(a) => a.octets().to_vec(),
-            IpAddr::V6(a) => a.octets().to_vec(),
-        };
         crypto.hashes.prf(Prf::HmacSha256, secret.expose()).compute(&[
             asker.nonce,
-            &ip,
+            &crate::nat::octets(asker.from.ip()),
             &asker.from.port().to_be_bytes(),
             &asker.spi.to_be_bytes(),
         ])

@@ -629,7 +629,7 @@ impl Established {
         common: &mut IkeSaCommon,
         path: Path,
     ) -> (State, Result<(), CommandError>) {
-        if !self.mobike || self.first_role != Role::Initiator {
+        if !self.may_move() {
             let why = "MOBIKE was not negotiated with us as its initiator";
             return (State::Established(self), Err(CommandError::NotNow(why)));
         }

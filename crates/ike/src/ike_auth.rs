@@ -570,13 +570,8 @@ fn assign(
     remote_id: &Identity,
     payloads: &Payloads,
 ) -> Result<Lease, Refusal> {
-    let asked = payloads
-        .config
-        .iter()
-        .filter(|c| c.cfg_type == cfg_type::CFG_REQUEST)
-        .flat_map(|c| &c.attributes)
-        .find(|(kind, _)| *kind == attribute::INTERNAL_IP6_ADDRESS);
-    let Some((_, wanted)) = asked else {
+    let request = payloads.config.as_ref().filter(|c| c.cfg_type == cfg_type::CFG_REQUEST);
+    let Some(wanted) = request.and_then(|c| c.values(attribute::INTERNAL_IP6_ADDRESS).next()) else {
         let why =
             "the peer requests no IPv6 address by configuration payload, which this connection requires";
         return Err(Refusal::new(notify::FAILED_CP_REQUIRED, why));
@@ -597,10 +592,8 @@ fn assign(
 /// CFG_REPLY; DNS servers only to who asked for them.
 fn config_reply(lease: &Lease, payloads: &Payloads) -> Option<Payload> {
     let address = lease.address?;
-    let asked_dns = payloads
-        .config
-        .iter()
-        .any(|c| c.attributes.iter().any(|(kind, _)| *kind == attribute::INTERNAL_IP6_DNS));
+    let asked_dns =
+        payloads.config.as_ref().is_some_and(|c| c.values(attribute::INTERNAL_IP6_DNS).next().is_some());
     let mut attributes = vec![(attribute::INTERNAL_IP6_ADDRESS, encode_ip6_address(address, 128))];
     if asked_dns {
         attributes.extend(lease.dns.iter().map(|d| (attribute::INTERNAL_IP6_DNS, d.octets().to_vec())));

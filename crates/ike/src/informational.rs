@@ -11,7 +11,6 @@ use crate::payloads::Payloads;
 use crate::window::ResponseToken;
 use crate::wire::{Delete, ExchangeType, Payload, protocol};
 use ferry6_crypto::{CryptoError, Spi};
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// A peer that deletes our last Child SA sooner than this does not want one; we do not ask again.
@@ -68,9 +67,11 @@ impl Established {
 
     /// Is the peer there? With MOBIKE the answer also tells whether our NAT mapping has changed (RFC 4555 section 3.8).
     pub(crate) fn probe(&mut self, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) {
-        let detect = self.mobike && self.first_role == Role::Initiator;
-        let payloads =
-            if detect { self.nat_payloads(endpoint, common, common.path).to_vec() } else { Vec::new() };
+        let payloads = if self.may_move() {
+            self.nat_payloads(endpoint, common, common.path).to_vec()
+        } else {
+            Vec::new()
+        };
         self.send(endpoint, now, common, ExchangeType::Informational, &payloads, Pending::Probe);
     }
 
@@ -117,9 +118,14 @@ impl Established {
 }
 
 impl Established {
+    /// As the MOBIKE initiator we decide on the addresses (RFC 4555 section 3.5).
+    pub(crate) fn may_move(&self) -> bool {
+        self.mobike && self.first_role == Role::Initiator
+    }
+
     /// As the MOBIKE initiator behind a NAT: asks how the peer sees us, to notice later that the mapping has changed.
     pub(crate) fn learn_mapping(&mut self) {
-        if self.mobike && self.first_role == Role::Initiator && self.nat.local {
+        if self.may_move() && self.nat.local {
             self.want(Task::Probe);
         }
     }
@@ -127,7 +133,7 @@ impl Established {
     /// The answer to a probe. With MOBIKE a new mapping is told to the peer: it may be behind a NAT itself, and does not
     /// follow by itself then (RFC 4555 section 3.8).
     pub(crate) fn on_probed(&mut self, endpoint: &Endpoint, common: &IkeSaCommon, payloads: &Payloads) {
-        if !self.mobike || self.first_role != Role::Initiator {
+        if !self.may_move() {
             return;
         }
         let before = self.seen_as.take();
@@ -246,8 +252,8 @@ impl Established {
         payloads: &Payloads,
     ) -> Vec<Payload> {
         let mut answer = Vec::new();
-        let may_move = self.mobike && self.first_role == Role::Responder;
-        if payloads.has(notify::UPDATE_SA_ADDRESSES) && may_move {
+        let follows = self.mobike && self.first_role == Role::Responder;
+        if payloads.has(notify::UPDATE_SA_ADDRESSES) && follows {
             if let Some(n) = payloads.notify(notify::NO_NATS_ALLOWED)
                 && n.data != no_nats(path)
             {
@@ -287,12 +293,8 @@ impl Established {
 /// NO_NATS_ALLOWED (RFC 4555 section 4.2.6) as the sender at the other end of `path` writes it: its address, ours, its
 /// port, ours.
 fn no_nats(path: Path) -> Vec<u8> {
-    let octets = |ip| match ip {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    };
-    let mut out = octets(path.remote.ip());
-    out.extend(octets(path.local.ip()));
+    let mut out = nat::octets(path.remote.ip());
+    out.extend(nat::octets(path.local.ip()));
     out.extend(path.remote.port().to_be_bytes());
     out.extend(path.local.port().to_be_bytes());
     out

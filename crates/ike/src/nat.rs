@@ -22,26 +22,20 @@ pub(crate) struct Nat {
     pub(crate) remote: bool,
 }
 
+/// The octets of an address, 4 or 16.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
 /// SHA-1 (SPIi | SPIr | IP | port [| mark]).
 fn hash(crypto: &CryptoProvider, spis: (u64, u64), address: SocketAddr, mark: &[u8]) -> Vec<u8> {
-    let v4;
-    let v6;
-    let ip: &[u8] = match address.ip() {
-        IpAddr::V4(a) => {
-            v4 = a.octets();
-            &v4
-        }
-        IpAddr::V6(a) => {
-            v6 = a.octets();
-            &v6
-        }
-    };
+    let (ip, port) = (octets(address.ip()), address.port().to_be_bytes());
     crypto
         .hashes
-        .digest(
-            HashAlgorithm::Sha1,
-            &[&spis.0.to_be_bytes(), &spis.1.to_be_bytes(), ip, &address.port().to_be_bytes(), mark],
-        )
+        .digest(HashAlgorithm::Sha1, &[&spis.0.to_be_bytes(), &spis.1.to_be_bytes(), &ip, &port, mark])
         .expect("SHA-1 is a hash that every provider has")
 }
 
