@@ -342,12 +342,12 @@ pub(crate) fn select_esp(
 }
 
 /// The one proposal of a response, each transform type once, every one of them out of what we offered under that
-/// number (section 3.3: "exactly one proposal").
+/// number (section 3.3: "exactly one proposal"). Returns it, and what it was chosen from.
 fn check_choice<'a>(
-    offered: &[Proposal],
+    offered: &'a [Proposal],
     answer: &'a [Proposal],
     protocol: u8,
-) -> Result<&'a Proposal, &'static str> {
+) -> Result<(&'a Proposal, &'a Proposal), &'static str> {
     let [choice] = answer else { return Err("not exactly one proposal was chosen") };
     if choice.protocol != protocol {
         return Err("a proposal of another protocol was chosen");
@@ -365,12 +365,12 @@ fn check_choice<'a>(
             return Err("a transform was chosen that was not offered");
         }
     }
-    Ok(choice)
+    Ok((choice, offer))
 }
 
 /// A responder's choice among our IKE proposals.
 pub(crate) fn accept_ike(offered: &[Proposal], answer: &[Proposal]) -> Result<SelectedIke, &'static str> {
-    let choice = check_choice(offered, answer, protocol::IKE)?;
+    let (choice, _) = check_choice(offered, answer, protocol::IKE)?;
     let read = Theirs::read(choice).ok_or("an unknown transform type was chosen")?;
     let rekey = offered.first().is_some_and(|o| !o.spi.is_empty());
     let spi =
@@ -387,15 +387,16 @@ pub(crate) fn accept_ike(offered: &[Proposal], answer: &[Proposal]) -> Result<Se
 
 /// A responder's choice among our ESP proposals.
 pub(crate) fn accept_esp(offered: &[Proposal], answer: &[Proposal]) -> Result<SelectedEsp, &'static str> {
-    let choice = check_choice(offered, answer, protocol::ESP)?;
+    let (choice, offer) = check_choice(offered, answer, protocol::ESP)?;
     let read = Theirs::read(choice).ok_or("an unknown transform type was chosen")?;
-    let offer_has_ke = offered
-        .iter()
-        .find(|o| o.number == choice.number)
-        .is_some_and(|o| o.transforms.iter().any(|t| t.transform_type == KE && t.id != 0));
+    let offer_has_ke = offer.transforms.iter().any(|t| t.transform_type == KE && t.id != 0);
     let group = read.groups.first().copied();
     if offer_has_ke && group.is_none() {
         return Err("no key exchange was chosen though only proposals with one were offered");
+    }
+    // Left out it means 32-bit sequence numbers.
+    if !read.has_esn && !offer.transforms.contains(&Transform::new(ESN, 0)) {
+        return Err("no ESN was chosen though only proposals with it were offered");
     }
     Ok(SelectedEsp {
         suite: *read.suites.first().ok_or("no cipher was chosen")?,
@@ -426,4 +427,26 @@ pub(crate) fn describe(proposals: &[Proposal]) -> String {
         }
     }
     if out.is_empty() { "nothing".to_owned() } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A responder that leaves the ESN transform out has chosen 32-bit numbers, which must have been offered.
+    #[test]
+    fn esn_left_out_of_a_choice() {
+        for (esn, accepted) in [(vec![true], None), (vec![true, false], Some(false)), (vec![], Some(false))] {
+            let ours =
+                [EspProposal { ciphers: vec![Cipher::Aes256Gcm16], integs: vec![], groups: vec![], esn }];
+            let offered = offer_esp(&ours, Spi::new(0x0100_0001).unwrap(), false);
+            let mut answer = offered.clone();
+            answer[0].transforms.retain(|t| t.transform_type != ESN);
+            assert_eq!(
+                accept_esp(&offered, &answer).ok().map(|selected| selected.esn()),
+                accepted,
+                "{ours:?}"
+            );
+        }
+    }
 }
