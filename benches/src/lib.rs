@@ -1,6 +1,6 @@
 //! What the benchmarks share: suites, keys, payloads. Run them with `cargo bench throughput`.
 
-use ferry6_crypto::{CipherSuite, CryptoProvider, Integ, PacketKeys, Secret, Spi, aws_lc, rustcrypto};
+use ferry6_crypto::{CipherSuite, CryptoProvider, PacketKeys, Spi, aws_lc, rustcrypto};
 
 /// Payload sizes in octets: an ACK, a voice packet, a full segment, a jumbo frame.
 pub const SIZES: [usize; 4] = [64, 256, 1400, 9000];
@@ -18,12 +18,7 @@ pub fn providers() -> [CryptoProvider; 2] {
 
 /// Keys that are no secret.
 pub fn keys(suite: CipherSuite) -> PacketKeys {
-    let octets = |len: usize| Secret::new((0..len).map(|i| (i * 7 + 1) as u8).collect());
-    PacketKeys {
-        suite,
-        encryption: octets(suite.cipher().key_material_len()),
-        integrity: octets(suite.integ().map_or(0, Integ::key_len)),
-    }
+    ferry6_tun_router::testing::keys(suite, 0x11, 0x22)
 }
 
 /// Octets that compress to about half, as prose does.

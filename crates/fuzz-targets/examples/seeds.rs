@@ -2,9 +2,10 @@
 //!
 //! They are made by the crates' own encoders, so they follow where a format grows.
 
-use ferry6_crypto::{CipherSuite, Integ, PacketKeys, Secret, Spi, aws_lc, fuzzing};
+use ferry6_crypto::{CipherSuite, aws_lc, fuzzing};
 use ferry6_esp::ipcomp::{Compressor, Deflater};
 use ferry6_esp::{OutboundSa, Overhead, next_header, sealed_len};
+use ferry6_fuzz_targets::{SPI, esp_keys, ike_keys};
 use ferry6_ike::TrafficSelector;
 use ferry6_ike::wire::{
     Config, Delete, ExchangeType, HeaderFields, Notify, Payload, Proposal, RawId, Transform, encode_message,
@@ -37,14 +38,9 @@ fn main() -> io::Result<()> {
 fn esp() -> io::Result<()> {
     for (index, suite) in CipherSuite::all().enumerate() {
         for flags in 0..4_u8 {
-            let keys = PacketKeys {
-                suite,
-                encryption: Secret::new(vec![0x42; suite.cipher().key_material_len()]),
-                integrity: Secret::new(vec![0x24; suite.integ().map_or(0, Integ::key_len)]),
-            };
-            let spi = Spi::new(0x0f0e_0d0c).expect("not reserved");
+            let keys = esp_keys(suite);
             let mut sa =
-                OutboundSa::new(&aws_lc::PROVIDER, spi, &keys, flags & 1 != 0).expect("the keys fit");
+                OutboundSa::new(&aws_lc::PROVIDER, SPI, &keys, flags & 1 != 0).expect("the keys fit");
             let payload = b"a payload";
             let mut packet = vec![0; sealed_len(suite, payload.len())];
             packet[Overhead::of(suite).front..][..payload.len()].copy_from_slice(payload);
@@ -219,11 +215,7 @@ fn encrypted() -> io::Result<()> {
     // a message as it comes from the wire, with the cipher that takes any ICV
     let sealed = fuzzing::PROVIDER
         .packets
-        .sealing(&PacketKeys {
-            suite: CipherSuite::all().next().expect("one"),
-            encryption: Secret::new(vec![1; 36]),
-            integrity: Secret::new(vec![]),
-        })
+        .sealing(&ike_keys(CipherSuite::all().next().expect("one")))
         .map(|mut key| {
             let header = HeaderFields {
                 initiator_spi: 1,

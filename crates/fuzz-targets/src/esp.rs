@@ -1,25 +1,23 @@
 //! ESP, its replay window, IPComp and the UDP encapsulation.
 
 use crate::input::Input;
-use ferry6_crypto::{CipherSuite, Integ, PacketKeys, Secret, Spi, aws_lc};
+use ferry6_crypto::{CipherSuite, PacketKeys, Spi, aws_lc};
 use ferry6_esp::encap::{Datagram, classify};
 use ferry6_esp::ipcomp::{Compressor, Decompressor, Deflater, HEADER_LEN, Inflater, IpcompError, MIN_LEN};
 use ferry6_esp::replay::{ReplayError, ReplayWindow};
 use ferry6_esp::{ESP_HEADER_LEN, InboundSa, OpenError};
+use ferry6_tun_router::testing::keys;
 use std::collections::BTreeSet;
 
-const SPI: Spi = match Spi::new(0x0f0e_0d0c) {
+/// The SPI of the packets that are opened.
+pub const SPI: Spi = match Spi::new(0x0f0e_0d0c) {
     Some(spi) => spi,
     None => unreachable!(),
 };
 
-/// Keys that the seeds know too.
-pub(crate) fn keys(suite: CipherSuite) -> PacketKeys {
-    PacketKeys {
-        suite,
-        encryption: Secret::new(vec![0x42; suite.cipher().key_material_len()]),
-        integrity: Secret::new(vec![0x24; suite.integ().map_or(0, Integ::key_len)]),
-    }
+/// The keys of those packets.
+pub fn esp_keys(suite: CipherSuite) -> PacketKeys {
+    keys(suite, 0x42, 0x24)
 }
 
 /// Opens a packet as it is, and one whose text is the input, so that the fuzzer gets behind the ICV.
@@ -27,12 +25,11 @@ pub(crate) fn keys(suite: CipherSuite) -> PacketKeys {
 /// Input: suite, flags (ESN, replay check off), then octets.
 pub fn esp_open(data: &[u8]) {
     let mut input = Input(data);
-    let suites = CipherSuite::all().count();
-    let suite = CipherSuite::all().nth(usize::from(input.u8()) % suites).expect("one of them");
+    let suite = input.suite();
     let flags = input.u8();
     let (esn, window) = (flags & 1 != 0, if flags & 2 != 0 { 0 } else { 64 });
     let octets = input.rest();
-    let keys = keys(suite);
+    let keys = esp_keys(suite);
     let fresh = || InboundSa::new(&aws_lc::PROVIDER, SPI, &keys, esn, window).expect("the keys fit");
 
     // as it is

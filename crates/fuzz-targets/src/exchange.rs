@@ -3,21 +3,19 @@
 use crate::ike::encodable;
 use crate::input::Input;
 use bytes::Bytes;
-use ferry6_crypto::{CipherSuite, Integ, PacketKeys, Secret, fuzzing};
+use ferry6_crypto::{CipherSuite, PacketKeys, fuzzing};
 use ferry6_ike::event::Path;
 use ferry6_ike::testing::{Fate, Pair, Side, first_path, psk_connections};
 use ferry6_ike::wire::sk::{self, Reassembly, SkMessage};
 use ferry6_ike::wire::{ExchangeType, HeaderFields, encode_payloads, parse_payloads};
+use ferry6_tun_router::testing::keys;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-fn keys(suite: CipherSuite) -> PacketKeys {
-    PacketKeys {
-        suite,
-        encryption: Secret::new(vec![1; suite.cipher().key_material_len()]),
-        integrity: Secret::new(vec![2; suite.integ().map_or(0, Integ::key_len)]),
-    }
+/// The keys of the Encrypted payloads; the cipher looks at their length only.
+pub fn ike_keys(suite: CipherSuite) -> PacketKeys {
+    keys(suite, 1, 2)
 }
 
 /// The Encrypted payload with a cipher that takes any ICV, the chain in it, and fragments in any order.
@@ -25,12 +23,11 @@ fn keys(suite: CipherSuite) -> PacketKeys {
 /// Input: suite, fragment size, type of the first payload, order of the fragments, then octets.
 pub fn ike_encrypted(data: &[u8]) {
     let mut input = Input(data);
-    let suites = CipherSuite::all().count();
-    let suite = CipherSuite::all().nth(usize::from(input.u8()) % suites).expect("one of them");
+    let suite = input.suite();
     let (size, first, order) = (usize::from(input.u16()), input.u8(), input.u8());
     let octets = input.rest();
     let packets = fuzzing::PROVIDER.packets;
-    let mut opening = packets.opening(&keys(suite)).expect("the keys fit");
+    let mut opening = packets.opening(&ike_keys(suite)).expect("the keys fit");
 
     // as they come from the wire
     if let Ok(SkMessage::Whole(plain)) = sk::open(octets, &mut *opening)
@@ -41,7 +38,7 @@ pub fn ike_encrypted(data: &[u8]) {
     }
 
     // sealed, perhaps in fragments, and opened again
-    let mut sealing = packets.sealing(&keys(suite)).expect("the keys fit");
+    let mut sealing = packets.sealing(&ike_keys(suite)).expect("the keys fit");
     let header = HeaderFields {
         initiator_spi: 1,
         responder_spi: 2,

@@ -1,5 +1,7 @@
 //! Takes decisions off the front of the fuzzer's octets; whatever is missing is zero, so each input means something.
 
+use ferry6_crypto::CipherSuite;
+
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -25,6 +27,11 @@ impl<'a> Input<'a> {
 
     pub(crate) fn u32(&mut self) -> u32 {
         u32::from_be_bytes(self.array())
+    }
+
+    pub(crate) fn suite(&mut self) -> CipherSuite {
+        let index = usize::from(self.u8()) % CipherSuite::all().count();
+        CipherSuite::all().nth(index).expect("below their number")
     }
 
     pub(crate) fn rest(&mut self) -> &'a [u8] {

@@ -10,8 +10,8 @@ mod inner;
 mod input;
 mod program;
 
-pub use esp::{esp_open, ipcomp_inflate, replay_window, udp_classify};
-pub use exchange::{ike_encrypted, ike_endpoints};
+pub use esp::{SPI, esp_keys, esp_open, ipcomp_inflate, replay_window, udp_classify};
+pub use exchange::{ike_encrypted, ike_endpoints, ike_keys};
 pub use ike::{ike_message, ike_payload, traffic_selectors};
 pub use inner::{certificates, gso_split, inner_packet};
 pub use program::configuration;

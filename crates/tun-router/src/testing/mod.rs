@@ -1,4 +1,4 @@
-//! For tests and benches: packets, and a tunnel with keys from the command line.
+//! For tests, benches and fuzz targets: packets, keys that are no secret, and a tunnel without IKE.
 
 mod static_tunnel;
 
@@ -6,7 +6,17 @@ pub use static_tunnel::{StaticConfig, StaticTunnel};
 
 use crate::checksum::Sum;
 use crate::classify::protocol;
+use ferry6_crypto::{CipherSuite, Integ, PacketKeys, Secret};
 use std::net::Ipv6Addr;
+
+/// Keys of the right length, each made of one octet again and again. They protect nothing.
+pub fn keys(suite: CipherSuite, encryption: u8, integrity: u8) -> PacketKeys {
+    PacketKeys {
+        suite,
+        encryption: Secret::new(vec![encryption; suite.cipher().key_material_len()]),
+        integrity: Secret::new(vec![integrity; suite.integ().map_or(0, Integ::key_len)]),
+    }
+}
 
 /// An IPv6 header.
 #[derive(Clone, Copy, Debug)]

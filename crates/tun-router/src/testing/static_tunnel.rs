@@ -12,7 +12,7 @@ use crate::spd::Policy;
 use crate::threads::{InboundMessage, OutboundMessage, ThreadReport};
 use crate::udp::Sockets;
 use crate::worker::{InboundCommand, NewInbound, NewOutbound, OutboundCommand};
-use ferry6_crypto::{CipherSuite, CryptoProvider, PacketKeys, Secret, Spi};
+use ferry6_crypto::{CipherSuite, CryptoProvider, Spi};
 use ferry6_esp::ipcomp::{Compressor, Decompressor};
 use ferry6_esp::{InboundSa, OutboundSa};
 use ferry6_ike::TrafficSelector;
@@ -73,14 +73,7 @@ impl StaticTunnel {
         let (report_sender, reports) = mpsc::unbounded_channel();
         let data_path = DataPath::start(&device, &sockets.workers, &ike, &report_sender)?;
         let spi = |left: bool| Spi::new(0x0100_0000 + u32::from(left)).expect("above 255");
-        let keys = |left: bool| PacketKeys {
-            suite: config.suite,
-            encryption: Secret::new(vec![u8::from(left) + 1; config.suite.cipher().key_material_len()]),
-            integrity: Secret::new(vec![
-                u8::from(left) + 3;
-                config.suite.integ().map_or(0, |integ| integ.key_len())
-            ]),
-        };
+        let keys = |left: bool| super::keys(config.suite, u8::from(left) + 1, u8::from(left) + 3);
         let any = [TrafficSelector::ANY_V6];
         let selectors = Arc::new(SelectorPair::new(&any, &any));
         let path = UdpPath { local: config.local, remote: SocketAddrV4::new(config.remote, config.port) };

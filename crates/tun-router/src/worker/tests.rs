@@ -6,9 +6,9 @@ use crate::classify::SelectorPair;
 use crate::counters::{DropReason, Drops, SaCounters};
 use crate::gro::TunSink;
 use crate::spd::Policy;
-use crate::testing::{Ipv6Packet, icmpv6, tcp, udp};
+use crate::testing::{self, Ipv6Packet, icmpv6, tcp, udp};
 use crate::virtio::{Gso, Header};
-use ferry6_crypto::{Cipher, CipherSuite, PacketKeys, Secret};
+use ferry6_crypto::{Cipher, CipherSuite, PacketKeys};
 use ferry6_esp::ipcomp::{Compressor, Decompressor};
 use ferry6_esp::{InboundSa, OutboundSa, next_header};
 use ferry6_ike::TrafficSelector;
@@ -82,11 +82,7 @@ fn spi(number: u32) -> Spi {
 }
 
 fn keys(suite: CipherSuite, seed: u8) -> PacketKeys {
-    PacketKeys {
-        suite,
-        encryption: Secret::new(vec![seed; suite.cipher().key_material_len()]),
-        integrity: Secret::new(vec![seed + 1; suite.integ().map_or(0, |integ| integ.key_len())]),
-    }
+    testing::keys(suite, seed, seed + 1)
 }
 
 #[derive(Clone)]
