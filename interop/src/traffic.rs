@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -98,9 +98,9 @@ fn ping(
     count: u32,
     stop: &AtomicBool,
 ) -> Result<PingCount> {
-    // A raw socket sees every echo reply of the host: the identifier says which are ours.
-    let identifier =
-        (std::process::id() as u16 ^ Instant::now().elapsed().subsec_nanos() as u16).to_be_bytes();
+    // A raw socket sees every echo reply of the host, late ones too: the identifier says which are ours.
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let identifier = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let to = SocketAddrV6::new(to, 0, 0, 0).into();
     let mut seen = Vec::new();
     let mut result = PingCount::default();
