@@ -1,6 +1,6 @@
 //! ferry6 as a process: its configuration, its log, its control commands.
 
-use crate::wait_until;
+use crate::{run, wait_until, write_private};
 use anyhow::{Context, Result, bail, ensure};
 use ferry6::lab::Host;
 use nix::sys::signal::{Signal, kill};
@@ -41,7 +41,7 @@ impl Ferry {
     /// Starts ferry6 on a host with this configuration; its files and log are in `dir`. Returns when its control socket
     /// answers.
     pub fn start(binary: &Path, host: &Host, mode: Mode, dir: &Path, toml: &str) -> Result<Self> {
-        crate::pki::write_private(&dir.join("ferry6.toml"), toml)?;
+        write_private(&dir.join("ferry6.toml"), toml)?;
         let mut this =
             Self { binary: binary.into(), process: None, host: host.clone(), mode, dir: dir.into() };
         this.restart()?;
@@ -90,18 +90,9 @@ impl Ferry {
 
     /// Runs a control command, such as `rekey --ike`.
     pub fn control(&self, arguments: &[&str]) -> Result<String> {
-        let output = self
-            .host
-            .command(&self.binary)
-            .args(arguments)
-            .arg("--socket")
-            .arg(Self::socket(&self.dir))
-            .stdin(Stdio::null())
-            .output()?;
-        let text =
-            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success(), "ferry6 {} failed:\n{text}", arguments.join(" "));
-        Ok(text)
+        let mut command = self.host.command(&self.binary);
+        command.args(arguments).arg("--socket").arg(Self::socket(&self.dir));
+        run(&mut command, &format!("ferry6 {}", arguments.join(" ")))
     }
 
     /// `ferry6 status --json`.
@@ -113,12 +104,6 @@ impl Ferry {
     /// Its log so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()
-    }
-
-    /// Waits until its log says this.
-    pub fn wait_for_log(&self, words: &str) -> Result<()> {
-        let what = format!("the log of ferry6 {} says “{words}”", self.mode.word());
-        wait_until(&what, Duration::from_secs(10), || Ok(self.log().contains(words)))
     }
 
     /// SIGTERM: an orderly end, within some seconds and with exit code 0.

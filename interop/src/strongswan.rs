@@ -1,7 +1,7 @@
 //! strongSwan from Debian's packages as a peer, with its userspace ESP (plugin kernel-libipsec).
 
-use crate::wait_until;
-use anyhow::{Context, Result, bail, ensure};
+use crate::{run, wait_until, write_private};
+use anyhow::{Context, Result, bail};
 use ferry6::lab::Host;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -106,7 +106,7 @@ impl StrongSwan {
         }
         let uri = format!("unix://{}/vici", dir.display());
         fs::write(dir.join("strongswan.conf"), strongswan_conf(dir, &uri, config))?;
-        crate::pki::write_private(&swanctl.join("swanctl.conf"), &config.text()?)?;
+        write_private(&swanctl.join("swanctl.conf"), &config.text()?)?;
 
         // Two charons may live on one machine only if each has a /run of its own: it holds a PID file.
         host.tmpfs("/run")?;
@@ -160,19 +160,11 @@ impl StrongSwan {
 
     /// Runs swanctl; an error if it fails.
     pub fn swanctl(&self, arguments: &[&str]) -> Result<String> {
-        let output = self
-            .host
-            .command(SWANCTL)
-            .args(arguments)
-            .args(["--uri", &self.uri])
-            .env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"))
-            .env("SWANCTL_DIR", self.dir.join("swanctl"))
-            .stdin(Stdio::null())
-            .output()?;
-        let text =
-            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success(), "swanctl {} failed:\n{text}", arguments.join(" "));
-        Ok(text)
+        let mut command = self.host.command(SWANCTL);
+        command.args(arguments).args(["--uri", &self.uri]);
+        command.env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"));
+        command.env("SWANCTL_DIR", self.dir.join("swanctl"));
+        run(&mut command, &format!("swanctl {}", arguments.join(" ")))
     }
 
     /// Its log so far.
@@ -180,13 +172,6 @@ impl StrongSwan {
         let read = |name: &str| fs::read(self.dir.join(name)).unwrap_or_default();
         let text = [read("charon.log"), read("charon.out")].concat();
         String::from_utf8_lossy(&text).into_owned()
-    }
-
-    /// Waits until its log says this.
-    pub fn wait_for_log(&self, words: &str) -> Result<()> {
-        wait_until(&format!("strongSwan's log says “{words}”"), Duration::from_secs(10), || {
-            Ok(self.log().contains(words))
-        })
     }
 
     /// Ends it as a machine that loses its power: nothing is sent.

@@ -10,8 +10,8 @@ use ferry6::lab::{Capture, CaptureOptions};
 
 const KEY_TYPES: [(&str, KeyType); 4] = [
     ("rsa2048", KeyType::Rsa2048),
-    ("ecdsa-p256", KeyType::EcdsaP256),
-    ("ecdsa-p384", KeyType::EcdsaP384),
+    ("ecdsa-p256", KeyType::Ecdsa256),
+    ("ecdsa-p384", KeyType::Ecdsa384),
     ("ed25519", KeyType::Ed25519),
 ];
 
@@ -93,7 +93,7 @@ fn chained(env: &Env, key_type: KeyType) -> Result<(Credentials, Credentials)> {
 }
 
 fn chain(env: &mut Env, client: Program, broker: Program) -> Result<()> {
-    Spec::new(client, broker, chained(env, KeyType::EcdsaP256)?).exercise(env).map(drop)
+    Spec::new(client, broker, chained(env, KeyType::Ecdsa256)?).exercise(env).map(drop)
 }
 
 fn fragments(env: &mut Env, client: Program, broker: Program) -> Result<()> {

@@ -1,10 +1,11 @@
 //! Bad configurations and bad systems: one clear error each, with file, line and key where there is one, a non-zero
 //! exit code, and nothing left behind.
 
-use super::tunnel::{FERRY6, Spec, certificates, ip};
+use super::tunnel::{FERRY6, Spec, ip};
 use super::{Case, Env, Peer, Role};
 use crate::ferry::Mode;
-use crate::pki::{KeyType, write_private};
+use crate::pki::KeyType;
+use crate::write_private;
 use anyhow::{Context, Result, bail, ensure};
 use std::net::UdpSocket;
 use std::path::PathBuf;
@@ -125,13 +126,9 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn spec(env: &Env) -> Result<Spec> {
-    Ok(Spec::new(FERRY6, FERRY6, certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?))
-}
-
 fn written(env: &Env, mode: Mode, edit: impl FnOnce(&str) -> String) -> Result<PathBuf> {
     let dir = env.subdir(mode.word())?;
-    let toml = spec(env)?.toml(mode, &dir, "aws-lc")?;
+    let toml = Spec::certified(env, FERRY6, FERRY6)?.toml(mode, &dir, "aws-lc")?;
     let edited = edit(&toml);
     let file = dir.join("ferry6.toml");
     write_private(&file, &edited)?;
@@ -233,9 +230,9 @@ fn mismatching_key(env: &mut Env) -> Result<()> {
 fn expired(env: &mut Env) -> Result<()> {
     let file = written(env, Mode::Client, |t| t.replacen("client.key", "old.key", 1))?;
     let text = std::fs::read_to_string(&file)?;
-    let ca = crate::pki::Ca::new(&env.subdir("old-pki")?, "ca", KeyType::EcdsaP256)?;
+    let ca = crate::pki::Ca::new(&env.subdir("old-pki")?, "ca", KeyType::Ecdsa256)?;
     let old =
-        ca.issue("old", super::tunnel::CLIENT_ID, KeyType::EcdsaP256, crate::pki::Flaw { expired: true })?;
+        ca.issue("old", super::tunnel::CLIENT_ID, KeyType::Ecdsa256, crate::pki::Flaw { expired: true })?;
     let mut edited = String::new();
     for line in text.lines() {
         edited += &match line.split_once(" = ") {

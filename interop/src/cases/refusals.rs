@@ -2,14 +2,14 @@
 //! sees it.
 
 use super::tunnel::{
-    BROKER_ID, CLIENT_ADDRESS, CLIENT_ID, Credentials, FERRY6, Program, Side, Spec, Tunnel, certificates, psk,
+    BROKER_ID, CLIENT_ADDRESS, CLIENT_ID, Credentials, FERRY6, Program, Side, Spec, Tunnel, psk,
 };
 use super::{Case, Env, Peer, Role};
 use crate::ferry::Mode;
 use crate::pki::{Ca, Flaw, KeyType};
 use anyhow::{Context, Result, ensure};
 
-const KEY: KeyType = KeyType::EcdsaP256;
+const KEY: KeyType = KeyType::Ecdsa256;
 const AUTHENTICATION_FAILED: &str = "AUTH_FAILED";
 
 /// What is wrong with one side's credentials.
@@ -85,7 +85,7 @@ impl Fault {
             let (bad, good) =
                 if bad == Mode::Client { (&client, &mut broker) } else { (&broker, &mut client) };
             let revoked = bad.entity.as_ref().context("it has a certificate")?;
-            good.crls = vec![ca.revoke(&[revoked])?];
+            good.crls = vec![ca.revoke(revoked)?];
         }
         Ok((client, broker))
     }
@@ -192,8 +192,7 @@ fn ferry_refuses(env: &mut Env, client: Program, broker: Program, fault: Fault) 
     // strongSwan shall send what it has, whatever it thinks of it.
     spec.swan_connection = "  send_cert = always\n".into();
     let tunnel = start(env, &spec)?;
-    let (ferry, swan) =
-        if ferry_is_client { (&tunnel.client, &tunnel.broker) } else { (&tunnel.broker, &tunnel.client) };
+    let (ferry, swan) = tunnel.ferry_and_other();
     let peer = if ferry_is_client { BROKER_ID } else { CLIENT_ID };
     says(&tunnel, ferry, &[fault.cause(), peer])?;
     says(&tunnel, swan, &["parsed", AUTHENTICATION_FAILED])
@@ -204,8 +203,7 @@ fn swan_refuses(env: &mut Env, client: Program, broker: Program, fault: Fault) -
     let bad = if ferry_is_client { Mode::Client } else { Mode::Broker };
     let spec = Spec::new(client, broker, fault.credentials(env, bad)?);
     let tunnel = start(env, &spec)?;
-    let (ferry, swan) =
-        if ferry_is_client { (&tunnel.client, &tunnel.broker) } else { (&tunnel.broker, &tunnel.client) };
+    let (ferry, swan) = tunnel.ferry_and_other();
     says(&tunnel, swan, &["generating", AUTHENTICATION_FAILED])?;
     says(&tunnel, ferry, &["AUTHENTICATION_FAILED"])
 }
@@ -222,7 +220,7 @@ fn both_ferry(env: &mut Env, bad: Mode, fault: Fault) -> Result<()> {
 }
 
 fn no_proposal(env: &mut Env, client: Program, broker: Program, ike: bool) -> Result<()> {
-    let mut spec = Spec::new(client, broker, certificates(&env.subdir("pki")?, KEY)?);
+    let mut spec = Spec::certified(env, client, broker)?;
     if ike {
         spec.client_ike = "aes128-sha256-ecp256".into();
     } else {
@@ -244,7 +242,7 @@ fn no_proposal(env: &mut Env, client: Program, broker: Program, ike: bool) -> Re
 }
 
 fn no_address(env: &mut Env, client: Program, broker: Program) -> Result<()> {
-    let mut spec = Spec::new(client, broker, certificates(&env.subdir("pki")?, KEY)?);
+    let mut spec = Spec::certified(env, client, broker)?;
     spec.swan_pool = None;
     // The only address is somebody else's.
     spec.ferry_pool = format!(

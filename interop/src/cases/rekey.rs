@@ -1,10 +1,7 @@
 //! Rekeying under traffic: no ping may be lost.
 
-use super::tunnel::{
-    Extra, FERRY6, FERRY6_RUST, Program, Side, Spec, Tunnel, broker6, certificates, eventually, server6,
-};
+use super::tunnel::{Extra, FERRY6, FERRY6_RUST, Program, Spec, Tunnel, broker6, eventually, server6};
 use super::{Case, Env, Peer, Role, life};
-use crate::pki::KeyType;
 use crate::traffic::{self, Pinger};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -72,12 +69,9 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn spis(tunnel: &mut Tunnel) -> Result<BTreeSet<String>> {
-    let side = match &mut tunnel.client {
-        Side::Ferry(_) => &mut tunnel.client,
-        Side::Swan(_) => &mut tunnel.broker,
-    };
-    let status = side.ferry()?.status()?;
+fn spis(tunnel: &Tunnel) -> Result<BTreeSet<String>> {
+    let (ferry, _) = tunnel.ferry_and_other();
+    let status = ferry.ferry()?.status()?;
     let mut set = BTreeSet::new();
     for sa in life::ike_sas(&status) {
         set.insert(format!("ike {} {}", sa["initiator_spi"], sa["responder_spi"]));
@@ -92,6 +86,12 @@ fn count(set: &BTreeSet<String>, kind: &str) -> usize {
     set.iter().filter(|s| s.starts_with(kind)).count()
 }
 
+/// One SA of this kind is left, and it is none of those before.
+fn replaced(before: &BTreeSet<String>, after: &BTreeSet<String>, kind: &str) -> bool {
+    let mut left = after.iter().filter(|s| s.starts_with(kind));
+    left.next().is_some_and(|sa| !before.contains(sa)) && left.next().is_none()
+}
+
 fn rekey(
     env: &mut Env,
     client: Program,
@@ -100,14 +100,13 @@ fn rekey(
     by_client: bool,
     esp: &str,
 ) -> Result<()> {
-    let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-    let spec = Spec::new(client, broker, pki).proposals("aes256gcm16-prfsha256-x25519", esp);
-    let mut tunnel = spec.up(env)?;
+    let spec = Spec::certified(env, client, broker)?.proposals("aes256gcm16-prfsha256-x25519", esp);
+    let tunnel = spec.up(env)?;
     let pause = Duration::from_millis(5);
     let out = Pinger::start(&env.net.home, server6()?, pause)?;
     let back = Pinger::start(&env.net.server, super::tunnel::CLIENT_ADDRESS.parse()?, pause)?;
     for round in 1..=REKEYS {
-        let before = spis(&mut tunnel)?;
+        let before = spis(&tunnel)?;
         let side = if by_client { &tunnel.client } else { &tunnel.broker };
         match what {
             What::Child => side.rekey_child(),
@@ -115,14 +114,10 @@ fn rekey(
         }
         .with_context(|| tunnel.logs())?;
         let kind = if what == What::Child { "esp" } else { "ike" };
-        let logs = tunnel.logs();
-        crate::wait_until("one new SA has replaced the old one", Duration::from_secs(10), || {
-            let after = spis(&mut tunnel)?;
-            let old = before.iter().filter(|s| s.starts_with(kind)).any(|s| after.contains(s));
-            Ok(!old && count(&after, kind) == 1)
+        eventually(&tunnel, "one new SA has replaced the old one", || {
+            Ok(replaced(&before, &spis(&tunnel)?, kind))
         })
-        .with_context(|| format!("rekey {round}"))
-        .with_context(|| logs)?;
+        .with_context(|| format!("rekey {round}"))?;
         std::thread::sleep(Duration::from_millis(300));
     }
     for (way, pinger) in [("client to server", out), ("server to client", back)] {
@@ -132,17 +127,16 @@ fn rekey(
 }
 
 fn lifetimes(env: &mut Env, client: Program, broker: Program) -> Result<()> {
-    let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-    let mut spec = Spec::new(client, broker, pki);
+    let mut spec = Spec::certified(env, client, broker)?;
     spec.ferry_client = Extra::lifetimes("3s", "7s");
     spec.ferry_broker = Extra::lifetimes("4s", "9s");
-    let mut tunnel = spec.up(env)?;
-    let first = spis(&mut tunnel)?;
+    let tunnel = spec.up(env)?;
+    let first = spis(&tunnel)?;
     let pinger = Pinger::start(&env.net.home, broker6()?, Duration::from_millis(5))?;
     let mut all = first.clone();
     let end = std::time::Instant::now() + Duration::from_secs(16);
     while std::time::Instant::now() < end {
-        all.extend(spis(&mut tunnel)?);
+        all.extend(spis(&tunnel)?);
         std::thread::sleep(Duration::from_millis(200));
     }
     pinger.stop()?.no_loss().with_context(|| tunnel.logs())?;
@@ -153,15 +147,14 @@ fn lifetimes(env: &mut Env, client: Program, broker: Program) -> Result<()> {
         count(&all, "esp"),
         tunnel.logs()
     );
-    let last = spis(&mut tunnel)?;
+    let last = spis(&tunnel)?;
     ensure!(count(&last, "ike") == 1, "IKE SAs heap up: {last:?}");
     Ok(())
 }
 
 fn under_tcp(env: &mut Env) -> Result<()> {
-    let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-    let mut tunnel = Spec::new(FERRY6, FERRY6, pki).up(env)?;
-    let first = spis(&mut tunnel)?;
+    let tunnel = Spec::certified(env, FERRY6, FERRY6)?.up(env)?;
+    let first = spis(&tunnel)?;
     std::thread::scope(|s| -> Result<()> {
         let (home, server) = (&env.net.home, &env.net.server);
         let transfer = s.spawn(|| traffic::tcp_both_ways(home, server, server6()?, 200 << 20));
@@ -177,14 +170,9 @@ fn under_tcp(env: &mut Env) -> Result<()> {
         Ok(())
     })
     .with_context(|| tunnel.logs())?;
-    let mut last = BTreeSet::new();
-    let logs = tunnel.logs();
-    crate::wait_until("one Child SA is left", Duration::from_secs(10), || {
-        last = spis(&mut tunnel)?;
-        Ok(count(&last, "esp") == 1)
-    })
-    .context(logs)?;
-    ensure!(first.is_disjoint(&last) || count(&last, "ike") == 1, "nothing was rekeyed");
+    eventually(&tunnel, "one new Child SA is left", || Ok(replaced(&first, &spis(&tunnel)?, "esp")))?;
+    let last = spis(&tunnel)?;
+    ensure!(count(&last, "ike") == 1, "IKE SAs heap up: {last:?}");
     eventually(&tunnel, "a ping still passes", || {
         Ok(traffic::ping_count(&env.net.home, broker6()?, 1, Duration::ZERO)?.received == 1)
     })

@@ -1,8 +1,7 @@
 //! Every suite, in both roles and with both crypto providers.
 
-use super::tunnel::{FERRY6, FERRY6_RUST, Program, Side, Spec, Tunnel, certificates};
+use super::tunnel::{FERRY6, FERRY6_RUST, Program, Side, Spec, Tunnel};
 use super::{Case, Env, Peer, Role};
-use crate::pki::KeyType;
 use anyhow::{Context, Result, ensure};
 
 /// Name, IKE proposal, ESP proposal (in strongSwan's words), and what strongSwan calls that ESP suite.
@@ -26,8 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
         "strongSwan on both sides: the harness itself",
         |env| {
             let both = Program::StrongSwan;
-            let spec = Spec::new(both, both, certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?);
-            spec.exercise(env).map(drop)
+            Spec::certified(env, both, both)?.exercise(env).map(drop)
         },
     )];
     for (name, ike, esp, swan) in SUITES {
@@ -65,29 +63,25 @@ pub(super) fn cases() -> Vec<Case> {
             role,
             "default proposals of both sides",
             move |env| {
-                let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-                Spec::new(client, broker, pki).proposals("default", "default").exercise(env).map(drop)
+                Spec::certified(env, client, broker)?.proposals("default", "default").exercise(env).map(drop)
             },
         ));
     }
     cases.push(Case::new("suite-ferry6-default", Peer::Ferry6, Role::Both, "default proposals", |env| {
-        let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-        Spec::new(FERRY6, FERRY6, pki).proposals("default", "default").exercise(env).map(drop)
+        Spec::certified(env, FERRY6, FERRY6)?.proposals("default", "default").exercise(env).map(drop)
     }));
     cases.push(Case::new("suite-ferry6-esn", Peer::Ferry6, Role::Both, "extended sequence numbers", |env| {
-        let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-        let spec = Spec::new(FERRY6, FERRY6, pki).proposals("default", "aes128gcm16-esn");
-        let mut tunnel = spec.exercise(env)?;
-        let child = child(&mut tunnel.client)?;
+        let spec = Spec::certified(env, FERRY6, FERRY6)?.proposals("default", "aes128gcm16-esn");
+        let tunnel = spec.exercise(env)?;
+        let child = child(&tunnel.client)?;
         ensure!(child["esn"] == true, "no ESN in the status: {child}");
         Ok(())
     }));
     cases.push(Case::new("suite-ferry6-ipcomp", Peer::Ferry6, Role::Both, "IPComp on both sides", |env| {
-        let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-        let mut spec = Spec::new(FERRY6, FERRY6, pki);
+        let mut spec = Spec::certified(env, FERRY6, FERRY6)?;
         spec.ipcomp = "on";
-        let mut tunnel = spec.exercise(env)?;
-        for side in [&mut tunnel.client, &mut tunnel.broker] {
+        let tunnel = spec.exercise(env)?;
+        for side in [&tunnel.client, &tunnel.broker] {
             let child = child(side)?;
             ensure!(
                 child["ipcomp_in"].is_u64() && child["ipcomp_out"].is_u64(),
@@ -100,7 +94,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// The one Child SA in the status of a ferry6.
-pub(super) fn child(side: &mut Side) -> Result<serde_json::Value> {
+pub(super) fn child(side: &Side) -> Result<serde_json::Value> {
     let status = side.ferry()?.status()?;
     super::life::ike_sas(&status)
         .first()
@@ -109,8 +103,7 @@ pub(super) fn child(side: &mut Side) -> Result<serde_json::Value> {
 }
 
 fn suite(env: &mut Env, client: Program, broker: Program, ike: &str, esp: &str, swan: &str) -> Result<()> {
-    let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-    let tunnel = Spec::new(client, broker, pki).proposals(ike, esp).exercise(env)?;
+    let tunnel = Spec::certified(env, client, broker)?.proposals(ike, esp).exercise(env)?;
     uses(&tunnel, swan)
 }
 

@@ -1,10 +1,8 @@
 //! What ferry6 does to the system it runs on: address, routes, device; and that all of it goes again.
 
-use super::tunnel::{
-    BROKER_ID, CLIENT_ADDRESS, CLIENT_ID, Credentials, FERRY6, Program, Spec, broker6, certificates, ip,
-};
+use super::tunnel::{BROKER_ID, CLIENT_ADDRESS, CLIENT_ID, Credentials, FERRY6, Program, Spec, broker6, ip};
 use super::{Case, Env, Peer, Role};
-use crate::pki::{Entity, KeyType};
+use crate::pki::Entity;
 use crate::traffic;
 use anyhow::{Context, Result, ensure};
 use ferry6::lab::Host;
@@ -81,8 +79,7 @@ fn ipv4_works(env: &Env) -> Result<()> {
 
 fn client(env: &mut Env) -> Result<()> {
     let before = picture(&env.net.home)?;
-    let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-    let mut tunnel = Spec::new(FERRY6, Program::StrongSwan, pki).up(env)?;
+    let mut tunnel = Spec::certified(env, FERRY6, Program::StrongSwan)?.up(env)?;
     tunnel.carries_traffic(env)?;
 
     let home = &env.net.home;
@@ -113,7 +110,7 @@ fn client(env: &mut Env) -> Result<()> {
     ipv4_works(env)?;
     traffic::ping_count(home, broker6()?, 3, Duration::from_millis(10))?.no_loss()?;
 
-    tunnel.client.ferry()?.stop()?;
+    tunnel.client.ferry_mut()?.stop()?;
     let after = picture(home)?;
     ensure!(before == after, "SIGTERM left something:\n--- before\n{before}\n--- after\n{after}");
     ipv4_works(env)
@@ -122,12 +119,11 @@ fn client(env: &mut Env) -> Result<()> {
 fn broker(env: &mut Env) -> Result<()> {
     env.net.broker.forward()?;
     let before = picture(&env.net.broker)?;
-    let pki = certificates(&env.subdir("pki")?, KeyType::EcdsaP256)?;
-    let mut tunnel = Spec::new(Program::StrongSwan, FERRY6, pki).up(env)?;
+    let mut tunnel = Spec::certified(env, Program::StrongSwan, FERRY6)?.up(env)?;
     tunnel.carries_traffic(env)?;
     let route = ip(&env.net.broker, &format!("-6 route get {CLIENT_ADDRESS}"))?;
     ensure!(!route.contains("dev eth0"), "the client's address does not go into the tunnel: {route}");
-    tunnel.broker.ferry()?.stop()?;
+    tunnel.broker.ferry_mut()?.stop()?;
     let after = picture(&env.net.broker)?;
     ensure!(before == after, "SIGTERM left something:\n--- before\n{before}\n--- after\n{after}");
     Ok(())
@@ -136,15 +132,9 @@ fn broker(env: &mut Env) -> Result<()> {
 fn pki(env: &mut Env) -> Result<()> {
     let dir = env.subdir("pki")?;
     let run = |arguments: &[&str]| -> Result<()> {
-        let output =
-            env.net.home.command(&env.ferry6).arg("pki").args(arguments).current_dir(&dir).output()?;
-        ensure!(
-            output.status.success(),
-            "ferry6 pki {} failed:\n{}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(())
+        let mut command = env.net.home.command(&env.ferry6);
+        command.arg("pki").args(arguments).current_dir(&dir);
+        crate::run(&mut command, &format!("ferry6 pki {}", arguments.join(" "))).map(drop)
     };
     run(&["ca", "--cn", "Interop CA", "--out", "ca"])?;
     run(&["issue", "--ca", "ca", "--san", &format!("email:{CLIENT_ID}"), "--out", "client"])?;

@@ -5,12 +5,11 @@ use crate::ferry::{Ferry, Mode};
 use crate::pki::{Ca, Entity, Flaw, KeyType};
 use crate::strongswan::{self, StrongSwan};
 use crate::traffic;
-use crate::wait_until;
-use anyhow::{Context, Result, ensure};
+use crate::{run, wait_until};
+use anyhow::{Context, Result, bail, ensure};
 use ferry6::lab::article;
 use ferry6::lab::{Capture, CaptureOptions, Host};
 use std::fmt::Write as _;
-use std::fs;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,7 +39,7 @@ pub const FERRY6_RUST: Program = Program::Ferry6("rustcrypto");
 pub struct Credentials {
     /// Leaf and key; `None`: a pre-shared key.
     pub entity: Option<Entity>,
-    /// Intermediate CAs that it sends along.
+    /// Intermediate CAs that it sends along. strongSwan wants them on their own; ferry6 has them behind the leaf.
     pub intermediates: Vec<PathBuf>,
     /// CAs that it trusts.
     pub trust: Vec<PathBuf>,
@@ -160,6 +159,11 @@ impl Spec {
         }
     }
 
+    /// The same with ECDSA P-256 certificates of a CA made for the case.
+    pub fn certified(env: &Env, client: Program, broker: Program) -> Result<Self> {
+        Ok(Self::new(client, broker, certificates(&env.subdir("pki")?, KeyType::Ecdsa256)?))
+    }
+
     /// The same proposals on both sides.
     pub fn proposals(mut self, ike: &str, esp: &str) -> Self {
         self.client_ike = ike.into();
@@ -228,16 +232,7 @@ impl Spec {
         };
         writeln!(toml, "\n[local]\nid = \"{local_id}\"")?;
         match &credentials.entity {
-            Some(entity) => {
-                // The chain as it is sent: leaf first, then its intermediates.
-                let chain = dir.join("chain.crt");
-                let mut pem = fs::read_to_string(&entity.cert)?;
-                for intermediate in &credentials.intermediates {
-                    pem += &fs::read_to_string(intermediate)?;
-                }
-                fs::write(&chain, pem)?;
-                writeln!(toml, "cert = \"{}\"\nkey = \"{}\"", chain.display(), entity.key.display())?;
-            }
+            Some(Entity { cert, key }) => writeln!(toml, "cert = {cert:?}\nkey = {key:?}")?,
             None => writeln!(toml, "psk = \"{}\"", credentials.psk)?,
         }
         writeln!(toml, "\n[remote]\nid = \"{remote_id}\"")?;
@@ -265,10 +260,18 @@ pub enum Side {
 
 impl Side {
     /// ferry6, where it is that.
-    pub fn ferry(&mut self) -> Result<&mut Ferry> {
+    pub fn ferry(&self) -> Result<&Ferry> {
         match self {
             Self::Ferry(ferry) => Ok(ferry),
-            Self::Swan(_) => anyhow::bail!("this side is strongSwan"),
+            Self::Swan(_) => bail!("this side is strongSwan"),
+        }
+    }
+
+    /// The same, to stop or start it.
+    pub fn ferry_mut(&mut self) -> Result<&mut Ferry> {
+        match self {
+            Self::Ferry(ferry) => Ok(ferry),
+            Self::Swan(_) => bail!("this side is strongSwan"),
         }
     }
 
@@ -276,7 +279,7 @@ impl Side {
     pub fn swan(&self) -> Result<&StrongSwan> {
         match self {
             Self::Swan(swan) => Ok(swan),
-            Self::Ferry(_) => anyhow::bail!("this side is ferry6"),
+            Self::Ferry(_) => bail!("this side is ferry6"),
         }
     }
 
@@ -290,10 +293,12 @@ impl Side {
 
     /// Waits until its log says this.
     pub fn wait_for_log(&self, words: &str) -> Result<()> {
-        match self {
-            Self::Ferry(ferry) => ferry.wait_for_log(words),
-            Self::Swan(swan) => swan.wait_for_log(words),
-        }
+        let name = match self {
+            Self::Ferry(_) => "ferry6",
+            Self::Swan(_) => "strongSwan",
+        };
+        let what = format!("the log of {name} says “{words}”");
+        wait_until(&what, Duration::from_secs(10), || Ok(self.log().contains(words)))
     }
 
     /// Rekeys its Child SA.
@@ -385,6 +390,14 @@ pub fn server6() -> Result<Ipv6Addr> {
 }
 
 impl Tunnel {
+    /// The side that is ferry6 (the client, where both are), and the other one.
+    pub fn ferry_and_other(&self) -> (&Side, &Side) {
+        match self.client {
+            Side::Ferry(_) => (&self.client, &self.broker),
+            Side::Swan(_) => (&self.broker, &self.client),
+        }
+    }
+
     /// The ends of both logs.
     pub fn logs(&self) -> String {
         let tail = |log: String| {
@@ -413,9 +426,7 @@ impl Tunnel {
 
 /// What `ip` says on a host.
 pub fn ip(host: &Host, words: &str) -> Result<String> {
-    let output = host.command("ip").args(words.split_whitespace()).output()?;
-    ensure!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    run(host.command("ip").args(words.split_whitespace()), &format!("ip {words}"))
 }
 
 /// Waits until a check that looks at the log or the status of a peer holds, and shows the logs where it does not.
