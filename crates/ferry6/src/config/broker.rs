@@ -156,13 +156,10 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
 
 fn half_open(listen: &Section<'_>) -> HalfOpenLimits {
     let default = HalfOpenLimits::default();
-    let number = |key, default: usize, least: u64| {
-        listen.number(key, least..10_000_001).and_then(|f| usize::try_from(f.value).ok()).unwrap_or(default)
-    };
     HalfOpenLimits {
-        cookie_from: number("cookie_from", default.cookie_from, 0),
-        max: number("half_open", default.max, 1),
-        per_source: number("half_open_per_source", default.per_source, 1),
+        cookie_from: listen.number_or("cookie_from", 0..10_000_001, default.cookie_from),
+        max: listen.number_or("half_open", 1..10_000_001, default.max),
+        per_source: listen.number_or("half_open_per_source", 1..10_000_001, default.per_source),
         lifetime: default.lifetime,
     }
 }

@@ -59,11 +59,8 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         broker_section.parsed("address", "a host name or an IPv4 address", values::host),
         "the broker's name or IPv4 address",
     );
-    let port_or = |key, default: u16| {
-        broker_section.number(key, 1..65_536).and_then(|f| u16::try_from(f.value).ok()).unwrap_or(default)
-    };
-    let port = port_or("port", 500);
-    let nat_port = port_or("nat_port", 4500);
+    let port = broker_section.number_or("port", 1..65_536, 500);
+    let nat_port = broker_section.number_or("nat_port", 1..65_536, 4500);
     broker_section.finish();
     let listen_section = root.section("listen");
     let listen = Listen::read(&listen_section);

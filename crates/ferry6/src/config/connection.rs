@@ -79,7 +79,6 @@ pub(super) fn read(
     let remote = read_remote(&sections.remote, defaults.remote_id, own);
     let ike = &sections.ike;
     let child = &sections.child;
-    let size = |key| child.scalar(key, "a size like \"10GB\"", values::octets).map_or(0, |f| f.value);
     let ike_proposals = ike
         .list("proposals", "a proposal like \"aes256gcm16-prfsha256-x25519\"", proposal::ike)
         .map_or_else(|| Some(vec![proposal::default_ike()]), |f| not_empty(ike.document(), f));
@@ -106,7 +105,8 @@ pub(super) fn read(
     let dpd = ike
         .scalar("dpd", "a duration like \"30s\"", |s| at_least(Duration::from_secs(1), values::duration(s)?))
         .map_or(Duration::from_secs(30), |f| f.value);
-    let child_rekey_bytes = size("rekey_bytes");
+    let child_rekey_bytes =
+        child.scalar("rekey_bytes", "a size like \"10GB\"", values::octets).map_or(0, |f| f.value);
     let child_rekey_packets =
         child.scalar("rekey_packets", "a number of packets", values::octets).map_or(0, |f| f.value);
     let (local_id, credential) = local?;
@@ -181,10 +181,9 @@ pub(super) fn retransmit(ike: &Section<'_>) -> Retransmit {
             Err("expected at least \"100ms\"".to_owned())
         }
     });
-    let tries = ike.number("retransmit_tries", 1..101).and_then(|f| u32::try_from(f.value).ok());
     Retransmit {
         first: first.map_or(default.first, |f| f.value),
-        tries: tries.unwrap_or(default.tries),
+        tries: ike.number_or("retransmit_tries", 1..101, default.tries),
         ..default
     }
 }

@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
 
 /// One fault, at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,8 @@ struct Problem {
 /// A configuration file while it is read.
 pub struct Document {
     path: PathBuf,
-    text: String,
+    /// It may hold a pre-shared key.
+    text: Zeroizing<String>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<String>>,
     unknown: RefCell<Vec<(String, String, Range<usize>)>>,
@@ -60,8 +62,9 @@ impl Document {
     pub fn open(path: &Path) -> Result<Self, UsageError> {
         const LIMIT: u64 = 1 << 20;
         let fault = |text: String| UsageError(format!("{}: {text}", path.display()));
-        let mut octets = Vec::new();
-        // What a file's length says binds no device and no pipe.
+        // The bound is this capacity, right from the start: growth would leave copies of a secret behind, and what a file's
+        // length says binds no device and no pipe.
+        let mut octets = Vec::with_capacity(LIMIT as usize + 2);
         std::fs::File::open(path)
             .and_then(|file| file.take(LIMIT + 1).read_to_end(&mut octets))
             .map_err(|e| fault(format!("cannot read: {e}")))?;
@@ -80,7 +83,7 @@ impl Document {
     pub fn new(path: PathBuf, text: String) -> Self {
         Self {
             path,
-            text,
+            text: text.into(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
             unknown: RefCell::default(),
@@ -432,6 +435,11 @@ impl<'d> Section<'d> {
                 format!("expected a number from {} to {}, found {}", range.start, range.end - 1, shown(value))
             })
         })
+    }
+
+    /// The same, or `default`.
+    pub fn number_or<T: TryFrom<u64>>(&self, key: &'static str, range: Range<u64>, default: T) -> T {
+        self.number(key, range).and_then(|found| T::try_from(found.value).ok()).unwrap_or(default)
     }
 
     /// Either an integer or a string, as `parse` says; an integer comes as its digits.

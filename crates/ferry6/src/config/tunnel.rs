@@ -45,15 +45,12 @@ pub struct Listen {
 
 impl Listen {
     pub(super) fn read(section: &Section<'_>) -> Self {
-        let port = |key, default: u16| {
-            section.number(key, 0..65_536).and_then(|f| u16::try_from(f.value).ok()).unwrap_or(default)
-        };
         let listen = Self {
             address: section
                 .parsed("address", "an IPv4 address", values::address4)
                 .map_or(Ipv4Addr::UNSPECIFIED, |f| f.value),
-            port: port("port", 500),
-            nat_port: port("nat_port", 4500),
+            port: section.number_or("port", 0..65_536, 500),
+            nat_port: section.number_or("nat_port", 0..65_536, 4500),
         };
         if listen.port == listen.nat_port && listen.port != 0 {
             section.document().problem(&section.here(), "port and nat_port must differ");
@@ -71,11 +68,6 @@ impl Tunnel {
             .parsed("device", "an interface name", interface_name)
             .map_or_else(|| "ferry%d".to_owned(), |f| f.value);
         let kind = section.choice("kind", &[("auto", DeviceKind::Auto), ("tun-tap", DeviceKind::TunTap)]);
-        let number = |key, range, default| section.number(key, range).map_or(default, |f| f.value);
-        let mtu = number("mtu", 1280..65_536, DEFAULT_MTU.into());
-        let workers = number("workers", 0..257, 0);
-        let replay_window = number("replay_window", 0..65_537, 1024);
-        let metric = number("metric", 1..u64::from(u32::MAX) + 1, 50);
         let time = |key, default| {
             section
                 .scalar(key, "a duration like \"20s\"", values::duration)
@@ -84,8 +76,8 @@ impl Tunnel {
         Self {
             device,
             kind: kind.map_or(DeviceKind::Auto, |f| f.value),
-            mtu: u16::try_from(mtu).unwrap_or(DEFAULT_MTU),
-            workers: usize::try_from(workers).unwrap_or(0),
+            mtu: section.number_or("mtu", 1280..65_536, DEFAULT_MTU),
+            workers: section.number_or("workers", 0..257, 0),
             crypto: section
                 .choice(
                     "crypto",
@@ -95,10 +87,10 @@ impl Tunnel {
                     ],
                 )
                 .map_or(ferry6_crypto::aws_lc::PROVIDER, |f| f.value),
-            replay_window: u32::try_from(replay_window).unwrap_or(1024),
+            replay_window: section.number_or("replay_window", 0..65_537, 1024),
             keepalive: time("keepalive", 20),
             linger: time("linger", 5),
-            metric: u32::try_from(metric).unwrap_or(50),
+            metric: section.number_or("metric", 1..u64::from(u32::MAX) + 1, 50),
         }
     }
 

@@ -105,7 +105,7 @@ pub struct ClientStatus {
 /// What only a broker has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokerStatus {
-    /// `address:port/nat_port`.
+    /// Address and ports: `0.0.0.0 UDP 500, 4500`.
     pub listen: String,
     /// Whether the kernel forwards IPv6.
     pub forwarding: bool,
