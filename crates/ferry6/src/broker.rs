@@ -36,6 +36,9 @@ pub struct Args {
     /// Read and check the configuration and all files it names, change nothing, exit.
     #[arg(long)]
     pub check: bool,
+    /// Write the keys of all SAs to this directory, for Wireshark. Whoever reads them can read all traffic.
+    #[arg(long, value_name = "DIR")]
+    pub keylog: Option<PathBuf>,
 }
 
 /// Runs the broker in the foreground until SIGINT or SIGTERM.
@@ -52,10 +55,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     daemon::check_permission()?;
-    daemon::run(serve(config))
+    daemon::run(serve(config, args.keylog))
 }
 
-async fn serve(config: Broker) -> anyhow::Result<ExitCode> {
+async fn serve(config: Broker, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let net = Net::new()?;
     let own = net.addresses().await.context("cannot read this machine's addresses")?;
     let leases = Leases::open(&config.state_dir, config.pools.clone(), own)?;
@@ -71,6 +74,7 @@ async fn serve(config: Broker) -> anyhow::Result<ExitCode> {
             ..config.tunnel.endpoint(config.listen)
         },
         pool: Some(Box::new(leases.clone())),
+        keylog: keylog.as_deref(),
         net,
     };
     let mut daemon = Daemon::start(setup).await?;
@@ -102,8 +106,8 @@ async fn serve(config: Broker) -> anyhow::Result<ExitCode> {
                     notices.tell(lost, &text);
                     machine.closed(&daemon, &closed).await;
                 }
-                // IkeKeys never comes: keylog is off.
-                Some(RouterEvent::ChildInstalled(_) | RouterEvent::IkeKeys(_)) => {}
+                Some(RouterEvent::ChildInstalled(_)) => {}
+                Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
                 None => bail!("the router stopped by itself"),
             },

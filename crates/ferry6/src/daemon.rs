@@ -3,6 +3,7 @@
 use crate::config::Tunnel;
 use crate::control::server::{self, Call, Socket};
 use crate::control::{BrokerStatus, ClientStatus, Rekey, Response, Status};
+use crate::keylog::KeyLog;
 use crate::net::Net;
 use anyhow::{Context as _, anyhow, bail};
 use caps::{CapSet, Capability};
@@ -12,7 +13,7 @@ use ferry6_ike::config::{AddressPool, EndpointConfig};
 use ferry6_ike::endpoint::{Endpoint, Parts};
 use ferry6_ike::event::{IkeSaId, Reqid};
 use ferry6_tun_router::status::{IkeSa, RouterStatus};
-use ferry6_tun_router::{Router, RouterEvent, RouterHandle};
+use ferry6_tun_router::{Router, RouterConfig, RouterEvent, RouterHandle};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -109,6 +110,7 @@ pub struct Daemon {
     pub net: Net,
     /// Index of the tunnel device.
     pub tun: u32,
+    keylog: Option<KeyLog>,
     _socket: Socket,
 }
 
@@ -126,6 +128,8 @@ pub struct Setup<'a> {
     pub endpoint: EndpointConfig,
     /// A broker's pool.
     pub pool: Option<Box<dyn AddressPool>>,
+    /// Where `--keylog` asks to write keys.
+    pub keylog: Option<&'a Path>,
     /// Netlink.
     pub net: Net,
 }
@@ -140,9 +144,12 @@ impl Daemon {
         let (listener, socket) = server::bind(setup.control)?;
         let (event_sender, events) = mpsc::channel(1024);
         let crypto = setup.tunnel.crypto;
-        let (endpoint, pool) = (setup.endpoint, setup.pool);
+        let keylog = setup.keylog.map(KeyLog::open).transpose()?;
+        let (mut endpoint, pool) = (setup.endpoint, setup.pool);
+        endpoint.keylog = keylog.is_some();
+        let router = RouterConfig { keylog: keylog.is_some(), ..setup.tunnel.router(setup.listen) };
         let router = Router::start(
-            setup.tunnel.router(setup.listen),
+            router,
             move |spis| Endpoint::new(endpoint, Parts { crypto, random: Box::new(OsRandom), spis, pool }),
             event_sender,
         )?;
@@ -163,6 +170,7 @@ impl Daemon {
             stop,
             net,
             tun,
+            keylog,
             _socket: socket,
         })
     }
@@ -170,6 +178,13 @@ impl Daemon {
     /// The name of the tunnel device.
     pub fn device(&self) -> &str {
         self.router.tun_name()
+    }
+
+    /// Writes the keys of an event that has some, where they are asked for.
+    pub fn log_keys(&mut self, event: &RouterEvent) {
+        if let Some(log) = &mut self.keylog {
+            log.event(event);
+        }
     }
 
     /// Sends DELETE for everything and takes the device away, and with it its address and routes. A second signal
@@ -210,6 +225,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime: self.started.elapsed().as_secs(),
+            keylog: self.keylog.as_ref().map(|log| log.dir().to_owned()),
             client,
             broker,
             router: RouterStatus::default(),

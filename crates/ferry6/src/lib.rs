@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod demo;
+pub mod keylog;
 pub mod lab;
 pub mod leases;
 pub mod logging;

@@ -35,6 +35,8 @@ pub struct RouterConfig {
     pub replay_window: u32,
     /// Interval of NAT keepalives when we are behind a NAT; 0 switches them off (RFC 3948 section 4: 20 s).
     pub keepalive: Duration,
+    /// Tell the keys of Child SAs by [`crate::RouterEvent::ChildKeys`]. Never in normal use.
+    pub keylog: bool,
     /// Cryptography for ESP.
     pub crypto: CryptoProvider,
 }

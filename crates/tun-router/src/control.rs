@@ -4,7 +4,7 @@ use crate::batch::UdpPath;
 use crate::classify::SelectorPair;
 use crate::config::RouterConfig;
 use crate::counters::{DropReason, Drops, SaCounters};
-use crate::router::{ChildInfo, Command, HandleError, RouterEvent};
+use crate::router::{ChildInfo, ChildKeys, Command, HandleError, RouterEvent};
 use crate::sad::{self, SpisInUse};
 use crate::spd::Policy;
 use crate::status::RouterStatus;
@@ -444,6 +444,15 @@ impl Control {
             forgeries: limits_in.forgeries,
         });
         self.by_inbound.insert(sa.inbound.spi, sa.reqid);
+        if self.parts.config.keylog {
+            self.tell(RouterEvent::ChildKeys(Box::new(ChildKeys {
+                ike: sa.ike,
+                reqid: sa.reqid,
+                esn: sa.esn,
+                inbound: (sa.inbound.spi, sa.inbound.keys),
+                outbound: (sa.outbound.spi, sa.outbound.keys),
+            })));
+        }
         self.tell(RouterEvent::ChildInstalled(Box::new(ChildInfo {
             ike: sa.ike,
             reqid: sa.reqid,

@@ -9,6 +9,7 @@ use crate::sad::{SpisInUse, SteeringSpis};
 use crate::status::RouterStatus;
 use crate::udp::Sockets;
 use ferry6_crypto::provider::OsRandom;
+use ferry6_crypto::{PacketKeys, Spi};
 use ferry6_ike as ike;
 use std::io;
 use std::net::SocketAddrV4;
@@ -64,6 +65,8 @@ pub enum RouterEvent {
     Closed(Box<ike::event::Closed>),
     /// Keys of an IKE SA, for a key log; only where `EndpointConfig::keylog` asks for them.
     IkeKeys(Box<ike::event::IkeKeyLog>),
+    /// Keys of a Child SA, for a key log; only where [`RouterConfig::keylog`] asks for them.
+    ChildKeys(Box<ChildKeys>),
     /// For the log.
     Notice {
         /// Warn or info.
@@ -71,6 +74,21 @@ pub enum RouterEvent {
         /// The text.
         text: String,
     },
+}
+
+/// The keys of a Child SA, each with the SPI that says where they are used.
+#[derive(Clone, Debug)]
+pub struct ChildKeys {
+    /// Its IKE SA.
+    pub ike: ike::event::IkeSaId,
+    /// Reqid.
+    pub reqid: ike::event::Reqid,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// To us.
+    pub inbound: (Spi, PacketKeys),
+    /// From us.
+    pub outbound: (Spi, PacketKeys),
 }
 
 /// A Child SA without its keys.

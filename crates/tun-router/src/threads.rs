@@ -312,8 +312,11 @@ impl OutboundThread {
                     until_clock = 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // EIO: the interface is down, and may come up again.
+                // EIO: the interface is down, and may come up again. What is sealed already does not wait for that.
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                    self.outbound.flush(&mut self.io);
+                    self.hand_on.flush();
+                    until_clock = 0;
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(error) => {

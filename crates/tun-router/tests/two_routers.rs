@@ -41,6 +41,7 @@ fn start(listen: Ipv4Addr, ports: (u16, u16), connection: Connection, broker: bo
         workers,
         replay_window: 4096,
         keepalive: KEEPALIVE,
+        keylog: false,
         crypto: aws_lc::PROVIDER,
     };
     let mut endpoint_config = config([connection]);

@@ -42,6 +42,9 @@ pub struct Args {
     /// Read and check the configuration and all files it names, change nothing, exit.
     #[arg(long)]
     pub check: bool,
+    /// Write the keys of all SAs to this directory, for Wireshark. Whoever reads them can read all traffic.
+    #[arg(long, value_name = "DIR")]
+    pub keylog: Option<PathBuf>,
 }
 
 /// Runs the client in the foreground until SIGINT or SIGTERM.
@@ -58,10 +61,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     daemon::check_permission()?;
-    daemon::run(serve(config))
+    daemon::run(serve(config, args.keylog))
 }
 
-async fn serve(config: Client) -> anyhow::Result<ExitCode> {
+async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let setup = Setup {
         role: "client",
         control: &config.control,
@@ -74,6 +77,7 @@ async fn serve(config: Client) -> anyhow::Result<ExitCode> {
             ..config.tunnel.endpoint(config.listen)
         },
         pool: None,
+        keylog: keylog.as_deref(),
         net: Net::new()?,
     };
     let mut daemon = Daemon::start(setup).await?;
@@ -94,8 +98,7 @@ async fn serve(config: Client) -> anyhow::Result<ExitCode> {
                 Some(RouterEvent::Established(up)) => tunnel.established(&daemon, &up).await?,
                 Some(RouterEvent::ChildInstalled(child)) => tunnel.child(&daemon, &child).await?,
                 Some(RouterEvent::Closed(closed)) => tunnel.closed(&daemon, &closed).await?,
-                // It never comes: keylog is off.
-                Some(RouterEvent::IkeKeys(_)) => {}
+                Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
                 None => bail!("the router stopped by itself"),
             },

@@ -113,6 +113,7 @@ impl Tunnel {
             workers: self.workers,
             replay_window: self.replay_window,
             keepalive: self.keepalive,
+            keylog: false,
             crypto: self.crypto,
         }
     }

@@ -13,6 +13,7 @@ use crate::leases::LeaseStatus;
 use ferry6_tun_router::status::RouterStatus;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since the start.
     pub uptime: u64,
+    /// Where `--keylog` writes all keys.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub keylog: Option<PathBuf>,
     /// A client's part.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client: Option<ClientStatus>,

@@ -40,6 +40,13 @@ fn head(out: &mut String, status: &Status) {
         status.pid,
         seconds(status.uptime)
     );
+    if let Some(dir) = &status.keylog {
+        line!(
+            out,
+            "  WARNING all keys are written to {}: whoever reads them there can read all traffic",
+            dir.display()
+        );
+    }
     if let Some(client) = &status.client {
         // A broker by address needs no second one.
         let address = client

@@ -155,6 +155,7 @@ fn example() -> Status {
         version: "0.1.0".into(),
         pid: 42,
         uptime: 90_061,
+        keylog: None,
         client: None,
         broker: Some(BrokerStatus {
             listen: "0.0.0.0 UDP 500, 4500".into(),
@@ -216,6 +217,7 @@ fn the_status_of_a_client_that_is_down() {
     let mut status = example();
     status.role = "client".into();
     status.broker = None;
+    status.keylog = Some("/root/keys".into());
     status.router.ike_sas.clear();
     status.router.drops.clear();
     status.client = Some(ClientStatus {
@@ -230,6 +232,7 @@ fn the_status_of_a_client_that_is_down() {
         render::status(&status),
         "\
 ferry6 client 0.1.0, pid 42, up 1d1h
+  WARNING all keys are written to /root/keys: whoever reads them there can read all traffic
   broker  tunnel.my.domain (5.6.7.8), waiting: no answer from the peer after 7 tries in 80 s, next try in 12s
   device  ferry0 mtu 1400, tun-tap; udp: GSO, GRO; crypto: aws-lc; workers: 2
 
