@@ -6,6 +6,7 @@ use ferry6::lab::Host;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -35,15 +36,30 @@ pub struct Ferry {
     host: Host,
     mode: Mode,
     dir: PathBuf,
+    arguments: Vec<OsString>,
 }
 
 impl Ferry {
-    /// Starts ferry6 on a host with this configuration; its files and log are in `dir`. Returns when its control socket
+    /// Starts ferry6 on a host with this configuration; with these further arguments; its files and log are in
+    /// `dir`. Returns when its control socket
     /// answers.
-    pub fn start(binary: &Path, host: &Host, mode: Mode, dir: &Path, toml: &str) -> Result<Self> {
+    pub fn start(
+        binary: &Path,
+        host: &Host,
+        mode: Mode,
+        dir: &Path,
+        toml: &str,
+        arguments: &[OsString],
+    ) -> Result<Self> {
         write_private(&dir.join("ferry6.toml"), toml)?;
-        let mut this =
-            Self { binary: binary.into(), process: None, host: host.clone(), mode, dir: dir.into() };
+        let mut this = Self {
+            binary: binary.into(),
+            process: None,
+            host: host.clone(),
+            mode,
+            dir: dir.into(),
+            arguments: arguments.into(),
+        };
         this.restart()?;
         Ok(this)
     }
@@ -56,6 +72,7 @@ impl Ferry {
             .command(&self.binary)
             .args([self.mode.word(), "--config"])
             .arg(self.dir.join("ferry6.toml"))
+            .args(&self.arguments)
             .env("FERRY6_LOG", "info")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
@@ -70,6 +87,11 @@ impl Ferry {
             }
             Ok(self.status().is_ok())
         })
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     fn log_file(&self) -> PathBuf {

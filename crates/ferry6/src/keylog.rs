@@ -170,8 +170,9 @@ fn ike_names(suite: CipherSuite) -> (Option<&'static str>, &'static str) {
     (encryption, integrity)
 }
 
-/// Wireshark's words in `esp_sa`. It does not know extended sequence numbers: their high half is in the ICV of a packet
-/// but not in the packet, so it is told the length of the ICV and leaves the check out.
+/// Wireshark's words in `esp_sa`. It does not know extended sequence numbers: their high half is covered by the ICV of a
+/// packet but is not in the packet, so it is told the length of an HMAC alone and leaves the check out. For AES-GCM it has
+/// no such word: there it decrypts, and calls the ICV wrong.
 fn esp_names(suite: CipherSuite, esn: bool) -> (Option<&'static str>, &'static str) {
     let encryption = match suite.cipher() {
         Cipher::Aes128Gcm16 | Cipher::Aes256Gcm16 => Some("AES-GCM with 16 octet ICV [RFC4106]"),

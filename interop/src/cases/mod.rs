@@ -2,6 +2,7 @@
 
 mod auth;
 mod configuration;
+mod keylog;
 mod life;
 mod refusals;
 mod rekey;
@@ -96,6 +97,7 @@ pub fn all() -> Vec<Case> {
         auth::cases(),
         rekey::cases(),
         life::cases(),
+        keylog::cases(),
         refusals::cases(),
         system::cases(),
         configuration::cases(),

@@ -9,6 +9,7 @@ use crate::{run, wait_until};
 use anyhow::{Context, Result, bail, ensure};
 use ferry6::lab::article;
 use ferry6::lab::{Capture, CaptureOptions, Host};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,8 @@ pub struct Spec {
     pub ferry_broker: Extra,
     /// ferry6's pool: the lines of its table.
     pub ferry_pool: String,
+    /// ferry6 writes its keys to `keys` beside its log.
+    pub keylog: bool,
 }
 
 /// Lines of ferry6's configuration by table.
@@ -156,6 +159,7 @@ impl Spec {
             ferry_client: Extra::default(),
             ferry_broker: Extra::default(),
             ferry_pool: format!("range = \"{CLIENT_ADDRESS}/128\"\n"),
+            keylog: false,
         }
     }
 
@@ -327,6 +331,10 @@ pub struct Tunnel {
 }
 
 impl Spec {
+    fn arguments(&self, dir: &Path) -> Vec<OsString> {
+        if self.keylog { vec!["--keylog".into(), dir.join("keys").into()] } else { Vec::new() }
+    }
+
     /// Starts the broker.
     pub fn start_broker(&self, env: &Env) -> Result<Side> {
         let dir = env.subdir("broker")?;
@@ -336,7 +344,8 @@ impl Spec {
             Program::StrongSwan => Side::Swan(StrongSwan::start(host, &dir, &self.swan(Mode::Broker))?),
             Program::Ferry6(crypto) => {
                 let toml = self.toml(Mode::Broker, &dir, crypto)?;
-                Side::Ferry(Ferry::start(&env.ferry6, host, Mode::Broker, &dir, &toml)?)
+                let arguments = self.arguments(&dir);
+                Side::Ferry(Ferry::start(&env.ferry6, host, Mode::Broker, &dir, &toml, &arguments)?)
             }
         })
     }
@@ -349,7 +358,8 @@ impl Spec {
             Program::StrongSwan => Side::Swan(StrongSwan::start(host, &dir, &self.swan(Mode::Client))?),
             Program::Ferry6(crypto) => {
                 let toml = self.toml(Mode::Client, &dir, crypto)?;
-                Side::Ferry(Ferry::start(&env.ferry6, host, Mode::Client, &dir, &toml)?)
+                let arguments = self.arguments(&dir);
+                Side::Ferry(Ferry::start(&env.ferry6, host, Mode::Client, &dir, &toml, &arguments)?)
             }
         })
     }
