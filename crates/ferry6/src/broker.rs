@@ -1,5 +1,6 @@
 //! `ferry6 broker`: answers clients, leases them addresses, routes for them.
 
+use crate::admin;
 use crate::config::values::{Prefix6, selector_prefixes};
 use crate::config::{self, Broker};
 use crate::control::{BrokerStatus, Request, Response};
@@ -14,12 +15,14 @@ use ferry6_ike::event::{Closed, Established, IkeSaId};
 use ferry6_tun_router::RouterEvent;
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 const EXAMPLES: &str = "\
 Examples:
+  ferry6 broker init                                make a broker: CA, certificate, configuration
+  ferry6 broker invite alice                        one file for a user; then list, show, revoke
   ferry6 broker --check                             is /etc/ferry6/broker.toml right?
   ferry6 broker --config broker.toml --log debug
   ferry6 status                                     clients, SAs, leases
@@ -28,7 +31,7 @@ SIGTERM or SIGINT: DELETE to every client, then routes and device go away. A sec
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// The configuration; docs/configuration.md tells every key.
     #[arg(long, short, value_name = "FILE", default_value = "/etc/ferry6/broker.toml")]
@@ -39,6 +42,26 @@ pub struct Args {
     /// Write the keys of all SAs to this directory, for Wireshark. Whoever reads them can read all traffic.
     #[arg(long, value_name = "DIR")]
     pub keylog: Option<PathBuf>,
+    /// Make a broker, and its users.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What `ferry6 broker` does besides running.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a broker: CA, certificate, configuration, systemd unit.
+    Init(admin::init::Args),
+    /// Invite a user: one file with everything that a client needs.
+    Invite(admin::invite::InviteArgs),
+    /// Answer the request of a user who keeps the key to himself.
+    Sign(admin::invite::SignArgs),
+    /// List the users.
+    List(admin::users::ListArgs),
+    /// Show a user.
+    Show(admin::users::ShowArgs),
+    /// Revoke a user's certificate, and close the tunnel.
+    Revoke(admin::users::RevokeArgs),
 }
 
 /// Runs the broker in the foreground until SIGINT or SIGTERM.
@@ -46,6 +69,15 @@ pub struct Args {
 /// # Errors
 /// Wrong configuration ([`crate::cli::UsageError`]), or what the system refused.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Some(Command::Init(args)) => return admin::init::run(args),
+        Some(Command::Invite(args)) => return admin::invite::invite(args),
+        Some(Command::Sign(args)) => return admin::invite::sign(args),
+        Some(Command::List(args)) => return admin::users::list(args),
+        Some(Command::Show(args)) => return admin::users::show(args),
+        Some(Command::Revoke(args)) => return admin::users::revoke(args),
+        None => {}
+    }
     let config = config::broker(&args.config)?;
     if args.check {
         print!("{}", config::summary::broker(&args.config, &config));
@@ -55,10 +87,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     daemon::check_permission()?;
-    daemon::run(serve(config, args.keylog))
+    daemon::run(serve(args.config, config, args.keylog))
 }
 
-async fn serve(config: Broker, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let net = Net::new()?;
     let own = net.addresses().await.context("cannot read this machine's addresses")?;
     let leases = Leases::open(&config.state_dir, config.pools.clone(), own)?;
@@ -95,6 +127,14 @@ async fn serve(config: Broker, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
                 Request::Status => daemon.answer_status(None, Some(machine.status()), reply),
                 Request::Rekey { what, which } => daemon.answer_rekey(what, which, reply),
                 Request::Down { which } => daemon.answer_down(which, reply),
+                Request::Reload => {
+                    let done = reload(&daemon, &path, &config).await;
+                    let _ = reply.send(done.map_or_else(|e| Response::Error(format!("{e:#}")), Response::Done));
+                }
+                Request::Stop => {
+                    let _ = reply.send(Response::Done("stopping".to_owned()));
+                    break;
+                }
                 Request::Up => {
                     let _ = reply.send(Response::Error("a broker waits for its clients; `up` is for a client".into()));
                 }
@@ -115,6 +155,21 @@ async fn serve(config: Broker, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
     }
     machine.stop(&daemon).await;
     Ok(daemon.finish().await)
+}
+
+/// Reads the configuration anew. New tunnels are made by it; those that stand go on by what they were made with. What the device and the
+/// ports are made of needs a restart, and is told.
+async fn reload(daemon: &Daemon, path: &Path, old: &Broker) -> anyhow::Result<String> {
+    let new = config::broker(path)?;
+    for warning in &new.warnings {
+        tracing::warn!("{warning}");
+    }
+    if new.pools != old.pools {
+        bail!("{}: the pools changed, which needs a restart; nothing was taken", path.display());
+    }
+    daemon.handle.set_connections(new.connections.into_iter().map(Arc::new).collect()).await?;
+    tracing::info!("{} was read anew", path.display());
+    Ok(format!("read {} anew", path.display()))
 }
 
 /// The end of an IKE SA, and whether it is a warning: the peer never got in.

@@ -14,6 +14,7 @@ use crate::wire::{ExchangeType, Header, Payload};
 use ferry6_crypto::{CryptoError, CryptoProvider, SecureRandom, Spi};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Parts the endpoint is made of.
@@ -182,6 +183,12 @@ impl Endpoint {
             next_id: 1,
             next_reqid: 1,
         }
+    }
+
+    /// Puts other connections in place of those that new IKE SAs are made by. Those that stand keep theirs.
+    pub fn set_connections(&mut self, connections: Vec<Arc<Connection>>) {
+        self.config.connections = connections;
+        self.cert_request = cert_request(&self.config, &self.crypto);
     }
 
     /// The port behind the non-ESP marker, as bound, where the configuration could not know it.

@@ -585,6 +585,10 @@ impl Control {
             Command::RekeyIke { ike, answer } => {
                 let _ = answer.send(self.endpoint.rekey_ike(now(), ike).map_err(HandleError::from));
             }
+            Command::SetConnections { connections, answer } => {
+                self.endpoint.set_connections(connections);
+                let _ = answer.send(());
+            }
             Command::Status { answer } => {
                 let _ = answer.send(crate::status::snapshot(self));
             }

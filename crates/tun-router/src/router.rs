@@ -127,6 +127,7 @@ pub(crate) enum Command {
     Close { ike: ike::event::IkeSaId, answer: Answer<()> },
     RekeyChild { reqid: ike::event::Reqid, answer: Answer<()> },
     RekeyIke { ike: ike::event::IkeSaId, answer: Answer<()> },
+    SetConnections { connections: Vec<Arc<ike::Connection>>, answer: oneshot::Sender<()> },
     Status { answer: oneshot::Sender<RouterStatus> },
     Stop { patience: Duration },
 }
@@ -312,6 +313,13 @@ impl RouterHandle {
     /// [`HandleError`].
     pub async fn rekey_ike(&self, ike: ike::event::IkeSaId) -> Result<(), HandleError> {
         self.ask(|answer| Command::RekeyIke { ike, answer }).await?
+    }
+    /// Puts other connections in place of those that new IKE SAs are made by. Those that stand keep theirs.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn set_connections(&self, connections: Vec<Arc<ike::Connection>>) -> Result<(), HandleError> {
+        self.ask(|answer| Command::SetConnections { connections, answer }).await
     }
     /// A snapshot of all SAs, flows and counters.
     ///

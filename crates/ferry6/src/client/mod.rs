@@ -2,6 +2,7 @@
 
 mod backoff;
 
+use crate::admin;
 use crate::config::values::{Prefix6, selector_prefixes};
 use crate::config::{self, Client, Routes};
 use crate::control::{ClientStatus, Request, Response};
@@ -25,6 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 
 const EXAMPLES: &str = "\
 Examples:
+  ferry6 client join alice.ferry6                   take an invitation
+  ferry6 client up alice                            in the background; then status, down
   ferry6 client --check                             is /etc/ferry6/client.toml right?
   ferry6 client --config client.toml --log debug
   ferry6 status                                     address, routes, SAs
@@ -34,7 +37,7 @@ SIGTERM or SIGINT: DELETE to the broker, then address, routes and device go away
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// The configuration; docs/configuration.md tells every key.
     #[arg(long, short, value_name = "FILE", default_value = "/etc/ferry6/client.toml")]
@@ -45,6 +48,25 @@ pub struct Args {
     /// Write the keys of all SAs to this directory, for Wireshark. Whoever reads them can read all traffic.
     #[arg(long, value_name = "DIR")]
     pub keylog: Option<PathBuf>,
+    /// Leave the terminal's session; `client up` starts it so.
+    #[arg(long, hide = true)]
+    pub detach: bool,
+    /// Join a broker, and tunnels by name.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What `ferry6 client` does besides running in the foreground.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Take an invitation, or make a request for one.
+    Join(admin::join::Args),
+    /// Bring a tunnel up, in the background.
+    Up(admin::tunnels::UpArgs),
+    /// Take a tunnel down.
+    Down(admin::tunnels::DownArgs),
+    /// Show tunnels.
+    Status(admin::tunnels::StatusArgs),
 }
 
 /// Runs the client in the foreground until SIGINT or SIGTERM.
@@ -52,6 +74,13 @@ pub struct Args {
 /// # Errors
 /// Wrong configuration ([`crate::cli::UsageError`]), or what the system refused.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Some(Command::Join(args)) => return admin::join::run(args),
+        Some(Command::Up(args)) => return admin::tunnels::up(args),
+        Some(Command::Down(args)) => return admin::tunnels::down(args),
+        Some(Command::Status(args)) => return admin::tunnels::status(args),
+        None => {}
+    }
     let config = config::client(&args.config)?;
     if args.check {
         print!("{}", config::summary::client(&args.config, &config));
@@ -61,6 +90,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     daemon::check_permission()?;
+    if args.detach {
+        // Fails only for the leader of a process group, who has no terminal to lose.
+        let _ = nix::unistd::setsid();
+    }
     daemon::run(serve(config, args.keylog))
 }
 
@@ -93,7 +126,13 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
             Some(result) = resolutions.recv() => tunnel.connect(&daemon, result).await?,
             () = async { tokio::time::sleep_until(retry.unwrap_or_else(Instant::now).into()).await },
                 if retry.is_some() => tunnel.try_now(),
-            Some((request, reply)) = daemon.calls.recv() => tunnel.call(&daemon, request, reply).await,
+            Some((request, reply)) = daemon.calls.recv() => match request {
+                Request::Stop => {
+                    let _ = reply.send(Response::Done("stopping".to_owned()));
+                    return Ok(daemon.finish().await);
+                }
+                request => tunnel.call(&daemon, request, reply).await,
+            },
             event = daemon.events.recv() => match event {
                 Some(RouterEvent::Established(up)) => tunnel.established(&daemon, &up).await?,
                 Some(RouterEvent::ChildInstalled(child)) => tunnel.child(&daemon, &child).await?,
@@ -345,6 +384,10 @@ impl Tunnel {
                     }
                 };
                 let _ = reply.send(Response::Done(text.to_owned()));
+            }
+            Request::Reload | Request::Stop => {
+                let text = "a client does not reload: ferry6 client down, then up";
+                let _ = reply.send(Response::Error(text.to_owned()));
             }
             Request::Down { which: Some(which) } => daemon.answer_down(Some(which), reply),
             Request::Down { which: None } => {

@@ -349,6 +349,11 @@ pub fn subject(certificate: &CertificateDer<'_>) -> String {
     parse(certificate).map_or_else(|e| e, |c| c.subject().to_string())
 }
 
+/// The last moment of validity, for people.
+pub fn valid_until(certificate: &CertificateDer<'_>) -> String {
+    parse(certificate).map_or_else(|e| e, |c| c.validity().not_after.to_string())
+}
+
 /// Subject and end of validity, for `--check`.
 pub fn describe(certificate: &CertificateDer<'_>) -> String {
     parse(certificate).map_or_else(

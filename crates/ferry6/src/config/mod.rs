@@ -53,5 +53,16 @@ pub fn broker_document(document: &Document) -> Result<Broker, UsageError> {
     broker::read(document)
 }
 
+/// The control socket that a file names, whatever else is in it.
+pub fn control_socket(path: &Path) -> Option<std::path::PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Only {
+        control: Option<std::path::PathBuf>,
+    }
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).ok()?);
+    let control = toml::from_str::<Only>(&text).ok()?.control?;
+    Some(path.parent().unwrap_or(Path::new("")).join(control))
+}
+
 #[cfg(test)]
 mod tests;

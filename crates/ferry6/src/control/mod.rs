@@ -31,6 +31,10 @@ pub enum Request {
     },
     /// A client connects now.
     Up,
+    /// A broker reads its configuration anew: what new tunnels must prove, CRLs among it.
+    Reload,
+    /// The daemon ends, as on SIGTERM.
+    Stop,
     /// Close IKE SAs.
     Down {
         /// Number, connection or peer identity; all without it.

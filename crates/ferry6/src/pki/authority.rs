@@ -1,9 +1,10 @@
 //! Certification authorities, and what they sign (RFC 5280, profiled by RFC 4945 section 5).
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    PublicKeyData, RevocationReason, RevokedCertParams, RsaKeySize, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    CrlDistributionPoint, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, PublicKeyData, RevocationReason, RevokedCertParams, RsaKeySize, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use std::fmt;
@@ -36,6 +37,9 @@ pub enum Error {
     /// A key or signature cannot be made.
     #[error("cannot make it: {0}")]
     Sign(#[from] rcgen::Error),
+    /// Not a certificate request, or not signed by its key.
+    #[error("not a certificate request (PKCS #10, PEM): {0}")]
+    Request(String),
     /// The system gives no random numbers.
     #[error("no random numbers: {0}")]
     Random(getrandom::Error),
@@ -328,6 +332,19 @@ impl Credential {
     }
 }
 
+/// A new key and a request for a certificate for it: both PEM.
+///
+/// # Errors
+/// See [`Error`].
+pub fn request(common_name: &str, key_type: KeyType) -> Result<(Zeroizing<String>, String), Error> {
+    let key = key_type.generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    let request = params.serialize_request(&key)?.pem()?;
+    Ok((key_pem(&key), request))
+}
+
 /// A certification authority.
 pub struct Authority {
     certificate: CertificateDer<'static>,
@@ -434,6 +451,24 @@ impl Authority {
     /// See [`Error`].
     pub fn issue(&self, profile: &Profile) -> Result<Credential, Error> {
         let key = profile.key_type.generate()?;
+        let certificate = self.certify(profile, &key)?;
+        Ok(Credential { certificate, chain: self.chain_below(), key_pem: key_pem(&key) })
+    }
+
+    /// Issues a certificate for a key that was made elsewhere. Of the request (PKCS #10, PEM) only the public key counts, and
+    /// that its holder signed it: who it is for, says the profile. Gives the certificate and those between it and the root, in PEM.
+    ///
+    /// # Errors
+    /// The request is none, or see [`Error`].
+    pub fn sign(&self, profile: &Profile, request: &str) -> Result<(CertificateDer<'static>, String), Error> {
+        let request =
+            CertificateSigningRequestParams::from_pem(request).map_err(|e| Error::Request(e.to_string()))?;
+        let certificate = self.certify(profile, &request.public_key)?;
+        let text = chain_pem(&certificate, &self.chain_below());
+        Ok((certificate, text))
+    }
+
+    fn certify(&self, profile: &Profile, key: &impl PublicKeyData) -> Result<CertificateDer<'static>, Error> {
         let mut params = profile.params()?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -442,8 +477,7 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
             ExtendedKeyUsagePurpose::Other(IPSEC_IKE.to_vec()),
         ];
-        let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
-        Ok(Credential { certificate, chain: self.chain_below(), key_pem: key_pem(&key) })
+        Ok(params.signed_by(key, &self.issuer)?.der().clone())
     }
 
     /// A CRL in PEM, with authorityKeyIdentifier and cRLNumber.

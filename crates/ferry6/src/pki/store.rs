@@ -261,6 +261,22 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     keys::certificates(path).map_err(anyhow::Error::msg)
 }
 
+/// Writes a file that anybody may read, as a whole or not at all; one of this name is replaced.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_public(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    write(path, content, PUBLIC, true)
+}
+
+/// Writes a file that only its owner may read, as a whole or not at all; one of this name is replaced.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_secret(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    write(path, content, SECRET, true)
+}
+
 /// Writes a file as a whole or not at all: never is there a half of it, or a key that others may read.
 fn write(path: &Path, content: &[u8], mode: u32, overwrite: bool) -> anyhow::Result<()> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,0 +1,265 @@
+//! `ferry6 broker invite` and `sign`: a certificate for a user, and the file that brings it there.
+
+use super::invitation::Invitation;
+use super::site::{Offer, Site, Standing};
+use super::{parse_name, swanctl, usage};
+use crate::pki::authority::Credential;
+use crate::pki::store::{write_public, write_secret};
+use crate::pki::{Authority, Name, Profile, Validity};
+use anyhow::{Context as _, bail};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use zeroize::Zeroizing;
+
+const INVITE_EXAMPLES: &str = "\
+Examples:
+  ferry6 broker invite alice                        writes alice.ferry6
+  ferry6 broker invite alice --qr                   and shows it as a QR code
+  ferry6 broker invite alice --out - | ssh alice@laptop sudo ferry6 client join -
+  ferry6 broker invite bob --swanctl bob            for a strongSwan client: a directory of swanctl files
+
+The file holds the user's private key: hand it over in private. `ferry6 client join --request` keeps the key on the client.";
+
+const SIGN_EXAMPLES: &str = "\
+Examples:
+  ferry6 client join --request home                 on the client: makes home.csr
+  ferry6 broker sign alice home.csr                 here: makes alice.ferry6, which holds no key
+  ferry6 client join alice.ferry6 --name home       on the client again";
+
+/// Arguments of `invite`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = INVITE_EXAMPLES)]
+pub struct InviteArgs {
+    /// The user's name.
+    #[arg(value_parser = parse_name)]
+    name: String,
+    /// The file to write, `-` for standard output; NAME.ferry6 where it is left out.
+    #[arg(long, value_name = "FILE", conflicts_with = "swanctl")]
+    out: Option<PathBuf>,
+    /// Show it as a QR code on the terminal, too.
+    #[arg(long, conflicts_with = "swanctl")]
+    qr: bool,
+    /// Instead, make a directory of swanctl files for a strongSwan client.
+    #[arg(long, value_name = "DIR")]
+    swanctl: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Arguments of `sign`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = SIGN_EXAMPLES)]
+pub struct SignArgs {
+    /// The user's name.
+    #[arg(value_parser = parse_name)]
+    name: String,
+    /// The request that `client join --request` made, or any PKCS #10 request in PEM.
+    request: PathBuf,
+    /// The file to write, `-` for standard output; NAME.ferry6 where it is left out.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Days until the user's certificate expires.
+    #[arg(long, default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..))]
+    days: u32,
+    /// Invite a user again whose certificate is still valid; the old one is revoked.
+    #[arg(long)]
+    again: bool,
+    /// The broker's directory.
+    #[arg(long, value_name = "DIR", default_value = super::DIRECTORY)]
+    dir: PathBuf,
+}
+
+/// What both need before they make anything.
+struct Prepared {
+    site: Site,
+    offer: Offer,
+    ca: Authority,
+    profile: Profile,
+    /// The certificate that the new one replaces.
+    old: Option<Vec<u8>>,
+}
+
+fn prepare(name: &str, common: &Common) -> anyhow::Result<Prepared> {
+    let site = Site::new(&common.dir);
+    let offer = site.offer()?;
+    let mut old = None;
+    if site.user_file(name).exists() {
+        let user = site.user(name)?;
+        if user.standing == Standing::Valid {
+            if !common.again {
+                return Err(usage(format!(
+                    "{name} is invited already (ferry6 broker show {name}); a new invitation in place of the old: --again"
+                )));
+            }
+            old = Some(site.ca().serial_of(&site.user_file(name))?);
+        }
+    }
+    let ca = site.ca().load()?;
+    let identity = format!("email:{name}@{}", offer.domain);
+    let profile = Profile {
+        common_name: name.to_owned(),
+        names: vec![identity.parse::<Name>()?],
+        validity: Validity::days(common.days)?,
+        ..Profile::new(name)?
+    };
+    Ok(Prepared { site, offer, ca, profile, old })
+}
+
+impl Prepared {
+    /// Remembers the new certificate, and revokes the one that it replaces.
+    fn record(
+        &self,
+        name: &str,
+        certificate: &rustls_pki_types::CertificateDer<'_>,
+        chain: &str,
+    ) -> anyhow::Result<()> {
+        self.site.ca().record_issued(certificate)?;
+        super::make_directory(&self.site.users_directory(), 0o755)?;
+        write_public(&self.site.user_file(name), chain.as_bytes())?;
+        if let Some(serial) = &self.old {
+            super::users::revoke_serial(&self.site, serial, crate::pki::Revocation::Superseded)?;
+            eprintln!("the former invitation of {name} was revoked");
+        }
+        Ok(())
+    }
+
+    fn invitation(&self, name: &str, cert: String, key: Option<String>) -> Invitation {
+        Invitation {
+            ferry6: Invitation::VERSION,
+            name: name.to_owned(),
+            broker: self.offer.address.clone(),
+            broker_id: self.offer.identity.clone(),
+            port: self.offer.port,
+            nat_port: self.offer.nat_port,
+            ca: self.ca.certificates_pem(),
+            cert,
+            key,
+        }
+    }
+}
+
+/// Invites a user.
+///
+/// # Errors
+/// No broker in the directory, a user who is there already, or a file that cannot be written.
+pub fn invite(args: &InviteArgs) -> anyhow::Result<ExitCode> {
+    let name = &args.name;
+    let target = Target::of(args.out.as_deref(), name, args.swanctl.as_deref())?;
+    let prepared = prepare(name, &args.common)?;
+    let issued: Credential = prepared.ca.issue(&prepared.profile)?;
+    let chain = issued.certificates_pem();
+    prepared.record(name, &issued.certificate, &chain)?;
+    let invitation = prepared.invitation(name, chain, Some(issued.key_pem.to_string()));
+    if let Target::Swanctl(directory) = &target {
+        swanctl::write(directory, &invitation)?;
+        println!(
+            "wrote {}: copy its content into /etc/swanctl of {name}'s machine, then swanctl --load-all",
+            directory.display()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = Zeroizing::new(invitation.to_text()?);
+    target.write(&text)?;
+    if args.qr {
+        show_qr(&text)?;
+    }
+    if let Target::File(path) = &target {
+        println!(
+            "wrote {} for {}, valid until {}",
+            path.display(),
+            prepared.profile.names[0],
+            invitation.valid_until()
+        );
+        println!("there:  sudo ferry6 client join {} && sudo ferry6 client up {name}", file_name(path));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Signs a user's request.
+///
+/// # Errors
+/// As [`invite`], or a request that is none.
+pub fn sign(args: &SignArgs) -> anyhow::Result<ExitCode> {
+    let name = &args.name;
+    let target = Target::of(args.out.as_deref(), name, None)?;
+    let request = std::fs::read_to_string(&args.request)
+        .with_context(|| format!("cannot read {}", args.request.display()))?;
+    let prepared = prepare(name, &args.common)?;
+    let (certificate, chain) = prepared
+        .ca
+        .sign(&prepared.profile, &request)
+        .map_err(|e| usage(format!("{}: {e}", args.request.display())))?;
+    prepared.record(name, &certificate, &chain)?;
+    let invitation = prepared.invitation(name, chain, None);
+    target.write(&invitation.to_text()?)?;
+    if let Target::File(path) = &target {
+        println!(
+            "wrote {} for {}, valid until {}",
+            path.display(),
+            prepared.profile.names[0],
+            invitation.valid_until()
+        );
+        println!("there:  sudo ferry6 client join {} --name THE-NAME-OF-THE-REQUEST", file_name(path));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+enum Target {
+    File(PathBuf),
+    Output,
+    Swanctl(PathBuf),
+}
+
+impl Target {
+    /// Refuses what stands in the way before anything is made.
+    fn of(out: Option<&Path>, name: &str, swanctl: Option<&Path>) -> anyhow::Result<Self> {
+        let (path, made): (PathBuf, fn(PathBuf) -> Self) = match (out, swanctl) {
+            (_, Some(directory)) => (directory.to_owned(), Self::Swanctl),
+            (Some(path), None) if path == Path::new("-") => return Ok(Self::Output),
+            (Some(path), None) => (path.to_owned(), Self::File),
+            (None, None) => (PathBuf::from(format!("{name}.ferry6")), Self::File),
+        };
+        if path.symlink_metadata().is_ok() {
+            return Err(usage(format!(
+                "{} exists: remove it, or choose another name with --out",
+                path.display()
+            )));
+        }
+        Ok(made(path))
+    }
+
+    fn write(&self, text: &str) -> anyhow::Result<()> {
+        match self {
+            Self::File(path) => write_secret(path, text.as_bytes()),
+            Self::Output => std::io::stdout().write_all(text.as_bytes()).context("standard output"),
+            Self::Swanctl(_) => Ok(()),
+        }
+    }
+}
+
+/// On standard error, so that `--out - --qr` gives both.
+fn show_qr(text: &str) -> anyhow::Result<()> {
+    // Comments are for people.
+    let compact: Zeroizing<String> =
+        Zeroizing::new(text.lines().filter(|l| !l.starts_with('#')).flat_map(|l| [l, "\n"]).collect());
+    let Ok(code) = QrCode::with_error_correction_level(compact.as_bytes(), EcLevel::L) else {
+        bail!("the invitation is too long for a QR code ({} octets): hand the file over", compact.len());
+    };
+    // Dark on light, whatever the terminal's colours are.
+    let image = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    eprintln!("{image}");
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! An invitation for a strongSwan client: what belongs into its /etc/swanctl.
+
+use super::invitation::Invitation;
+use super::make_directory;
+use crate::pki::store::{write_public, write_secret};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use std::path::Path;
+
+/// Makes the directory. On an error nothing of it stays.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write(directory: &Path, invitation: &Invitation) -> anyhow::Result<()> {
+    make_directory(directory, 0o700)?;
+    write_files(directory, invitation).inspect_err(|_| {
+        let _ = std::fs::remove_dir_all(directory);
+    })
+}
+
+fn write_files(directory: &Path, invitation: &Invitation) -> anyhow::Result<()> {
+    let name = &invitation.name;
+    for folder in ["conf.d", "x509", "x509ca", "private"] {
+        make_directory(&directory.join(folder), 0o700)?;
+    }
+    write_public(&directory.join(format!("x509ca/{name}-ca.crt")), invitation.ca.as_bytes())?;
+    write_public(&directory.join(format!("x509/{name}.crt")), invitation.cert.as_bytes())?;
+    write_secret(
+        &directory.join(format!("private/{name}.key")),
+        invitation.key.as_deref().unwrap_or_default().as_bytes(),
+    )?;
+    let identity = CertificateDer::pem_slice_iter(invitation.cert.as_bytes())
+        .flatten()
+        .next()
+        .and_then(|c| crate::config::keys::identities(&c).ok()?.into_iter().next())
+        .map_or_else(|| name.clone(), |id| id.to_string());
+    let text = configuration(invitation, &identity);
+    write_public(&directory.join(format!("conf.d/{name}.conf")), text.as_bytes())
+}
+
+fn configuration(invitation: &Invitation, identity: &str) -> String {
+    let Invitation { name, broker, port, .. } = invitation;
+    // strongSwan tells an address by its looks and knows no `ip:`.
+    let broker_id = invitation.broker_id.strip_prefix("ip:").unwrap_or(&invitation.broker_id);
+    let port = if *port == 500 { String::new() } else { format!("        remote_port = {port}\n") };
+    format!(
+        "# An IPv6 tunnel to {broker}, made by `ferry6 broker invite`. swanctl --load-all, then swanctl --initiate --child {name}\n\
+         connections {{\n    {name} {{\n        version = 2\n        remote_addrs = {broker}\n{port}        vips = ::\n        \
+         encap = yes\n        mobike = yes\n        keyingtries = 0\n        dpd_delay = 30s\n        local {{\n            auth = pubkey\n            \
+         certs = {name}.crt\n            id = {identity}\n        }}\n        remote {{\n            auth = pubkey\n            id = {broker_id}\n            \
+         cacerts = {name}-ca.crt\n        }}\n        children {{\n            {name} {{\n                local_ts = dynamic\n                \
+         remote_ts = ::/0\n                dpd_action = restart\n                close_action = start\n            }}\n        }}\n    }}\n}}\n"
+    )
+}

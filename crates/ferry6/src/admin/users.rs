@@ -1,0 +1,250 @@
+//! `ferry6 broker list`, `show` and `revoke`.
+
+use super::site::{Site, Standing, User};
+use crate::config;
+use crate::control::{Request, Response, connect};
+use crate::leases::LeaseStatus;
+use crate::pki::{Revocation, Validity};
+use anyhow::Context as _;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  ferry6 broker list
+  ferry6 broker list --json | jq -r '.[] | select(.standing == \"valid\") | .name'";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  ferry6 broker show alice";
+
+const REVOKE_EXAMPLES: &str = "\
+Examples:
+  ferry6 broker revoke alice                        her tunnel is closed, and she does not come in again
+  ferry6 broker revoke alice --reason key-compromise";
+
+/// Arguments of `list`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = LIST_EXAMPLES)]
+pub struct ListArgs {
+    /// As a JSON array.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = SHOW_EXAMPLES)]
+pub struct ShowArgs {
+    /// The user's name or identity.
+    name: String,
+    /// As a JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Arguments of `revoke`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = REVOKE_EXAMPLES)]
+pub struct RevokeArgs {
+    /// The user's name or identity.
+    name: String,
+    /// Why.
+    #[arg(long, value_enum, default_value_t = Revocation::Unspecified)]
+    reason: Revocation,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The broker's directory.
+    #[arg(long, value_name = "DIR", default_value = super::DIRECTORY)]
+    dir: PathBuf,
+}
+
+/// A user with what the running broker knows.
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    user: User,
+    /// The address that is kept for the user.
+    address: Option<std::net::Ipv6Addr>,
+    /// Whether there is a tunnel now; absent where the broker does not run.
+    online: Option<bool>,
+    /// When a tunnel was last there, seconds since 1970.
+    last_seen: Option<u64>,
+}
+
+/// Lists the users.
+///
+/// # Errors
+/// No broker in the directory, or a file that cannot be read.
+pub fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
+    let site = Site::new(&args.place.dir);
+    site.offer()?;
+    let leases = leases(&site);
+    let rows: Vec<Row> = site.users()?.into_iter().map(|u| row(u, leases.as_deref())).collect();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if rows.is_empty() {
+        println!("no users yet: ferry6 broker invite NAME");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("{}", table(&rows, OffsetDateTime::now_utc().unix_timestamp()));
+    if leases.is_none() {
+        println!("\n(the broker does not run: who is online and the addresses are not known)");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows one user.
+///
+/// # Errors
+/// As [`list`], or no such user.
+pub fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let site = Site::new(&args.place.dir);
+    site.offer()?;
+    let row = row(site.user(&args.name)?, leases(&site).as_deref());
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&row)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    println!("{}", row.user.name);
+    println!("  identity    {}", row.user.identity);
+    println!("  certificate {}, until {}", row.user.standing, date(row.user.valid_until));
+    println!("  serial      {}", row.user.serial);
+    println!("  address     {}", row.address.map_or_else(|| "none yet".to_owned(), |a| a.to_string()));
+    println!("  tunnel      {}", seen(&row, now));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Revokes a user's certificate, and tells the running broker.
+///
+/// # Errors
+/// No such user, or a file that cannot be written.
+pub fn revoke(args: &RevokeArgs) -> anyhow::Result<ExitCode> {
+    let site = Site::new(&args.place.dir);
+    site.offer()?;
+    let user = site.user(&args.name)?;
+    let serial = site.ca().serial_of(&site.user_file(&user.name))?;
+    let told = revoke_serial(&site, &serial, args.reason)?;
+    let again = if user.standing == Standing::Revoked { " was revoked already" } else { " is revoked" };
+    println!("{}{again}", user.name);
+    if told {
+        let request = Request::Down { which: Some(user.identity.clone()) };
+        match connect::ask(&socket(&site), &request) {
+            Ok(_) => println!("the tunnel of {} is closed", user.identity),
+            // There was none.
+            Err(error) => tracing::debug!("{error:#}"),
+        }
+    } else {
+        println!("the broker does not run: it will know at its next start");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a certificate's revocation down, and has a running broker read it. False where none runs.
+///
+/// # Errors
+/// A file that cannot be written, or a broker that refused.
+pub(super) fn revoke_serial(site: &Site, serial: &[u8], reason: Revocation) -> anyhow::Result<bool> {
+    let ca = site.ca();
+    ca.record_revoked(serial, reason)?;
+    ca.write_crl(OffsetDateTime::now_utc(), Validity::days(super::init::CRL_DAYS)?.not_after)?;
+    let socket = socket(site);
+    if std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        return Ok(false);
+    }
+    connect::ask(&socket, &Request::Reload)
+        .context("the revocation is written down, but the running broker did not take it")?;
+    Ok(true)
+}
+
+/// The control socket that the broker's configuration names.
+fn socket(site: &Site) -> PathBuf {
+    config::control_socket(&site.configuration())
+        .unwrap_or_else(|| Path::new(config::RUN_DIR).join("broker.sock"))
+}
+
+/// What the running broker knows; none where it does not run.
+fn leases(site: &Site) -> Option<Vec<LeaseStatus>> {
+    match connect::ask(&socket(site), &Request::Status) {
+        Ok(Response::Status(status)) => status.broker.map(|b| b.leases),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::debug!("{error:#}");
+            None
+        }
+    }
+}
+
+fn row(user: User, leases: Option<&[LeaseStatus]>) -> Row {
+    // The store's spelling of an identity may differ in its case.
+    let lease = leases.and_then(|all| all.iter().find(|l| l.identity.eq_ignore_ascii_case(&user.identity)));
+    Row {
+        address: lease.map(|l| l.address),
+        online: leases.map(|_| lease.is_some_and(|l| !l.ike.is_empty())),
+        last_seen: lease.and_then(|l| l.last_used),
+        user,
+    }
+}
+
+fn table(rows: &[Row], now: i64) -> String {
+    let width = rows.iter().map(|r| r.user.name.len()).max().unwrap_or(0).max(4);
+    let address = |r: &Row| r.address.map_or_else(|| "-".to_owned(), |a| a.to_string());
+    let room = rows.iter().map(|r| address(r).len()).max().unwrap_or(0).max(7);
+    let mut out = String::new();
+    let _ = writeln!(out, "{:<width$}  {:<room$}  {:<8} {:<11} tunnel", "user", "address", "", "until");
+    for r in rows {
+        let _ = writeln!(
+            out,
+            "{:<width$}  {:<room$}  {:<8} {:<11} {}",
+            r.user.name,
+            address(r),
+            r.user.standing,
+            date(r.user.valid_until),
+            seen(r, now)
+        );
+    }
+    out
+}
+
+fn seen(row: &Row, now: i64) -> String {
+    match (row.online, row.last_seen) {
+        (Some(true), _) => "up".to_owned(),
+        (_, Some(time)) => {
+            let ago = u64::try_from(now).unwrap_or(0).saturating_sub(time);
+            format!("last seen {} ago", ago_text(ago))
+        }
+        (Some(false), None) => "never seen".to_owned(),
+        (None, None) => "-".to_owned(),
+    }
+}
+
+fn ago_text(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn date(seconds: i64) -> String {
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .ok()
+        .and_then(|t| t.format(&Rfc3339).ok())
+        .map_or_else(|| "?".to_owned(), |t| t.split('T').next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,279 @@
+//! From nothing to a tunnel by `broker init`, `invite`, `client join` and `up`, and back by `revoke` and `down`; and what each
+//! says to wrong input. Needs root or user namespaces, and says so where it may not.
+
+#![allow(clippy::unwrap_used)]
+
+use ferry6::lab::{Error, Host, Lab};
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const FERRY6: &str = env!("CARGO_BIN_EXE_ferry6");
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs it in a directory, without a terminal.
+fn ferry6(directory: &Path, words: &[&str]) -> Output {
+    Command::new(FERRY6).args(words).current_dir(directory).stdin(Stdio::null()).output().unwrap()
+}
+
+fn done(output: &Output) -> String {
+    assert!(output.status.success(), "{}", text(output));
+    text(output)
+}
+
+/// Exit code 2 and a line that says this.
+fn refused(output: &Output, expected: &str) {
+    let said = text(output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(expected), "{said}");
+}
+
+fn site() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    done(&ferry6(
+        dir.path(),
+        &["broker", "init", "--dir", "b", "--address", "10.0.0.1", "--prefix", "2a00::100/120", "--no-unit"],
+    ));
+    dir
+}
+
+#[test]
+fn init_says_what_is_left_to_do_and_touches_nothing_twice() {
+    let dir = site();
+    let d = dir.path();
+    let before = std::fs::read(d.join("b/ca.key")).unwrap();
+    refused(
+        &ferry6(d, &["broker", "init", "--dir", "b", "--address", "10.0.0.1", "--prefix", "2a00::100/120"]),
+        "there is a broker in b already",
+    );
+    assert_eq!(std::fs::read(d.join("b/ca.key")).unwrap(), before);
+    for key in ["b/ca.key", "b/broker.key"] {
+        assert_eq!(std::fs::metadata(d.join(key)).unwrap().permissions().mode() & 0o777, 0o600, "{key}");
+    }
+    let checked = done(&ferry6(d, &["broker", "--check", "--config", "b/broker.toml"]));
+    assert!(checked.contains("2a00::100/120") && checked.contains("10.0.0.1"), "{checked}");
+
+    let named = [
+        "broker",
+        "init",
+        "--dir",
+        "n",
+        "--address",
+        "tunnel.my.domain",
+        "--prefix",
+        "2a00::100/120",
+        "--no-unit",
+    ];
+    let said = done(&ferry6(d, &named));
+    for part in [
+        "*@tunnel.my.domain",
+        "UDP 500 and 4500",
+        "ip -6 route add 2a00::100/120",
+        "broker invite alice --dir n",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[test]
+fn wrong_words_to_init_leave_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    for (words, expected) in [
+        (&["--prefix", "2a00::100/120"][..], "--address is missing"),
+        (&["--address", "t.my.domain"], "--prefix is missing"),
+        (&["--address", "2a00::1", "--prefix", "2a00::/64"], "crosses IPv4"),
+        (&["--address", "t.my.domain", "--prefix", "10.0.0.0/8"], "--prefix"),
+        (&["--address", "t.my.domain", "--prefix", "2a00::1/128"], "no room for a client"),
+        (
+            &["--address", "t.my.domain", "--prefix", "2a00::/64", "--interface", "nosuch0"],
+            "no interface nosuch0",
+        ),
+        (&["--address", "t.my.domain", "--prefix", "2a00::/64", "--domain", "a b"], "--domain"),
+    ] {
+        refused(&ferry6(d, &[&["broker", "init", "--dir", "x", "--no-unit"], words].concat()), expected);
+        assert!(!d.join("x").exists(), "{words:?}");
+    }
+}
+
+#[test]
+fn invitations_are_made_listed_and_revoked_without_a_running_broker() {
+    let dir = site();
+    let d = dir.path();
+    let said = done(&ferry6(d, &["broker", "invite", "alice", "--dir", "b", "--qr"]));
+    assert!(said.contains("email:alice@ferry6") && said.contains('█'), "{said}");
+    assert_eq!(std::fs::metadata(d.join("alice.ferry6")).unwrap().permissions().mode() & 0o777, 0o600);
+    refused(&ferry6(d, &["broker", "invite", "alice", "--dir", "b"]), "alice.ferry6 exists");
+    refused(&ferry6(d, &["broker", "invite", "alice", "--dir", "b", "--out", "2"]), "invited already");
+    refused(&ferry6(d, &["broker", "invite", "../x", "--dir", "b"]), "no name for a user");
+    refused(&ferry6(d, &["broker", "invite", "bob", "--dir", "elsewhere"]), "do that first");
+
+    let list = done(&ferry6(d, &["broker", "list", "--dir", "b"]));
+    assert!(list.contains("alice") && list.contains("valid"), "{list}");
+    let again = done(&ferry6(d, &["broker", "invite", "alice", "--dir", "b", "--again", "--out", "2"]));
+    assert!(again.contains("former invitation of alice was revoked"), "{again}");
+    let said = done(&ferry6(d, &["broker", "revoke", "alice@ferry6", "--dir", "b"]));
+    assert!(said.contains("alice is revoked") && said.contains("does not run"), "{said}");
+    let json = done(&ferry6(d, &["broker", "list", "--dir", "b", "--json"]));
+    let users: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(users[0]["standing"], "revoked");
+    let wrong = ferry6(d, &["broker", "show", "alise", "--dir", "b"]);
+    assert!(!wrong.status.success() && text(&wrong).contains("do you mean alice?"), "{}", text(&wrong));
+    // Both certificates stand in the CRL.
+    let crl = done(&ferry6(d, &["pki", "show", "b/ca.crl"]));
+    assert_eq!(crl.matches(" on 20").count(), 2, "{crl}");
+
+    done(&ferry6(d, &["broker", "invite", "carol", "--dir", "b", "--swanctl", "carol"]));
+    let conf = std::fs::read_to_string(d.join("carol/conf.d/carol.conf")).unwrap();
+    assert!(conf.contains("id = carol@ferry6") && conf.contains("remote_addrs = 10.0.0.1"), "{conf}");
+}
+
+#[test]
+fn a_bad_invitation_is_refused_whole() {
+    let dir = site();
+    let d = dir.path();
+    done(&ferry6(d, &["broker", "invite", "alice", "--dir", "b"]));
+    done(&ferry6(d, &["broker", "invite", "bob", "--dir", "b"]));
+    let alice = std::fs::read_to_string(d.join("alice.ferry6")).unwrap();
+    let bob = std::fs::read_to_string(d.join("bob.ferry6")).unwrap();
+    let key = |t: &str| t.split("key = ").nth(1).unwrap().to_owned();
+    for (name, content, expected) in [
+        ("empty", String::new(), "does not begin with"),
+        ("cut", alice[..alice.len() / 2].to_owned(), "is no invitation"),
+        ("mixed", alice.replace(&key(&alice), &key(&bob)), "does not belong"),
+        ("path", alice.replace("name = \"alice\"", "name = \"../../x\""), "no name for a user"),
+    ] {
+        std::fs::write(d.join(name), content).unwrap();
+        refused(&ferry6(d, &["client", "join", name, "--dir", "c"]), expected);
+        let left: Vec<_> = std::fs::read_dir(d.join("c")).map_or_else(|_| Vec::new(), |e| e.collect());
+        assert!(left.is_empty(), "{name}: {left:?}");
+    }
+    refused(&ferry6(d, &["client", "join", "nosuch", "--dir", "c"]), "cannot read nosuch");
+    refused(&ferry6(d, &["client", "up", "--dir", "c"]), "there is no tunnel");
+    done(&ferry6(d, &["client", "join", "alice.ferry6", "--dir", "c"]));
+    refused(&ferry6(d, &["client", "join", "alice.ferry6", "--dir", "c"]), "there is a tunnel alice already");
+    refused(&ferry6(d, &["client", "up", "bob", "--dir", "c"]), "there is no tunnel bob");
+    let status = ferry6(d, &["client", "status", "--dir", "c"]);
+    assert_eq!(status.status.code(), Some(1), "{}", text(&status));
+    assert!(text(&status).contains("alice: down"), "{}", text(&status));
+    assert!(done(&ferry6(d, &["client", "down", "--dir", "c"])).contains("down already"));
+}
+
+/// A broker at 10.0.0.1 and a client at 10.0.0.2, on one cable.
+struct World {
+    broker: Host,
+    client: Host,
+    dir: TempDir,
+    _lab: Lab,
+}
+
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl World {
+    fn new() -> Option<Self> {
+        let lab = match Lab::new() {
+            Ok(lab) => lab,
+            Err(Error::Privilege(why)) if !nix::unistd::geteuid().is_root() => {
+                eprintln!("SKIPPED: {why}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let (broker, client) = (lab.host("broker").unwrap(), lab.host("client").unwrap());
+        lab.link(&broker, "eth0", &client, "eth0").unwrap();
+        broker.address("eth0", "10.0.0.1/24").unwrap();
+        broker.address("eth0", "2a00::2/64").unwrap();
+        client.address("eth0", "10.0.0.2/24").unwrap();
+        Some(Self { broker, client, dir: site(), _lab: lab })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn on(&self, host: &Host, words: &[&str]) -> Output {
+        host.command(FERRY6).args(words).current_dir(self.dir.path()).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn run_broker(&self) -> Daemon {
+        let log = std::fs::File::create(self.path("broker.log")).unwrap();
+        let mut command = self.broker.command(FERRY6);
+        command.args(["broker", "--config", "b/broker.toml"]).current_dir(self.dir.path()).stderr(log);
+        let daemon = Daemon(command.stdin(Stdio::null()).spawn().unwrap());
+        let until = Instant::now() + Duration::from_secs(20);
+        while !self.on(&self.broker, &["status", "--socket", "b/broker.sock"]).status.success() {
+            assert!(Instant::now() < until, "{}", std::fs::read_to_string(self.path("broker.log")).unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        daemon
+    }
+
+    /// The client's address as the broker sees it, over the tunnel.
+    fn carried(&self) -> std::io::Result<Ipv6Addr> {
+        let listener = self.broker.run(|| TcpListener::bind("[2a00::2]:0"))?;
+        let target = listener.local_addr()?;
+        let stream = self.client.run(|| TcpStream::connect_timeout(&target, Duration::from_secs(5)))?;
+        match stream.local_addr()?.ip() {
+            std::net::IpAddr::V6(address) => Ok(address),
+            std::net::IpAddr::V4(_) => Err(std::io::ErrorKind::Other.into()),
+        }
+    }
+}
+
+#[test]
+fn from_nothing_to_a_tunnel_and_back() {
+    let Some(world) = World::new() else { return };
+    let _broker = world.run_broker();
+    done(&world.on(&world.broker, &["broker", "invite", "alice", "--dir", "b"]));
+    done(&world.on(&world.client, &["client", "join", "alice.ferry6", "--dir", "c"]));
+    let up = done(&world.on(&world.client, &["client", "up", "--dir", "c"]));
+    assert!(up.contains("alice is up: 2a00::101, routes ::/0"), "{up}");
+    assert_eq!(world.carried().unwrap(), "2a00::101".parse::<Ipv6Addr>().unwrap());
+    // Once more is no fault, nor a second process.
+    done(&world.on(&world.client, &["client", "up", "alice", "--dir", "c"]));
+    let status = done(&world.on(&world.client, &["client", "status", "--dir", "c"]));
+    assert!(status.contains("alice:") && status.contains("2a00::101"), "{status}");
+    let list = done(&world.on(&world.broker, &["broker", "list", "--dir", "b"]));
+    assert!(list.contains("2a00::101") && list.contains(" up"), "{list}");
+
+    // The key that stays on the client.
+    done(&world.on(&world.client, &["client", "join", "--request", "home", "--dir", "c"]));
+    done(&world.on(&world.broker, &["broker", "sign", "bob", "home.csr", "--dir", "b"]));
+    let signed = std::fs::read_to_string(world.path("bob.ferry6")).unwrap();
+    assert!(!signed.contains("PRIVATE KEY"), "{signed}");
+    refused(&world.on(&world.client, &["client", "join", "bob.ferry6", "--dir", "c"]), "holds no key");
+    done(&world.on(&world.client, &["client", "join", "bob.ferry6", "--dir", "c", "--name", "home"]));
+    refused(&world.on(&world.client, &["client", "up", "--dir", "c"]), "which tunnel?");
+
+    let down = done(&world.on(&world.client, &["client", "down", "alice", "--dir", "c"]));
+    assert!(down.contains("alice is down"), "{down}");
+    assert!(world.carried().is_err());
+    done(&world.on(&world.client, &["client", "up", "home", "--dir", "c"]));
+    assert_eq!(world.carried().unwrap(), "2a00::102".parse::<Ipv6Addr>().unwrap());
+
+    // Revoked: the tunnel goes at once, and does not come again.
+    let said = done(&world.on(&world.broker, &["broker", "revoke", "bob", "--dir", "b"]));
+    assert!(said.contains("the tunnel of bob@ferry6 is closed"), "{said}");
+    assert!(world.carried().is_err());
+    let up = world.on(&world.client, &["client", "up", "home", "--dir", "c", "--wait", "2"]);
+    assert_eq!(up.status.code(), Some(1), "{}", text(&up));
+    assert!(text(&up).contains("AUTHENTICATION_FAILED"), "{}", text(&up));
+    done(&world.on(&world.client, &["client", "down", "home", "--dir", "c"]));
+    // Who was not revoked is not touched by it.
+    done(&world.on(&world.client, &["client", "up", "alice", "--dir", "c"]));
+    assert_eq!(world.carried().unwrap(), "2a00::101".parse::<Ipv6Addr>().unwrap());
+    done(&world.on(&world.client, &["client", "down", "alice", "--dir", "c"]));
+}
