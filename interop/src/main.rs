@@ -46,6 +46,9 @@ struct Cli {
     /// The program under test [default: `ferry6` beside this program].
     #[arg(long, value_name = "FILE")]
     ferry6: Option<PathBuf>,
+    /// Write the table as JSON too: an array with one object per case.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// Run this one case in this process (what each case's process is started with).
     #[arg(long, hide = true, value_name = "CASE")]
     one: Option<String>,

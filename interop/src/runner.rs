@@ -64,7 +64,7 @@ pub fn all(cli: &Cli) -> Result<bool> {
     });
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|r| r.number);
-    Ok(summary(&cases, &rows))
+    summary(cli, &cases, &rows)
 }
 
 fn ferry6_binary(cli: &Cli) -> Result<PathBuf> {
@@ -147,27 +147,73 @@ fn tell(case: &Case, row: &Row, logs: &Path) {
     }
 }
 
-fn summary(cases: &[Case], rows: &[Row]) -> bool {
-    println!("\n{:<11} {:<9} {:<64} {:<7} {:>7}", "peer", "ferry6 is", "feature", "result", "seconds");
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for row in rows {
-        let case = &cases[row.number];
-        let (result, count) = match row.outcome {
-            Outcome::Passed => ("ok", &mut passed),
-            Outcome::Failed(_) => ("FAILED", &mut failed),
-            Outcome::Skipped(_) => ("skipped", &mut skipped),
+/// One line of the table, as `--json` writes it.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    case: &'a str,
+    peer: String,
+    role: String,
+    feature: &'a str,
+    result: &'static str,
+    seconds: f32,
+    /// Why, where it did not pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    fn new(case: &'a Case, row: &'a Row) -> Self {
+        let (result, cause) = match &row.outcome {
+            Outcome::Passed => ("ok", None),
+            Outcome::Failed(why) => ("FAILED", Some(why.as_str())),
+            Outcome::Skipped(why) => ("skipped", Some(why.as_str())),
         };
-        *count += 1;
-        println!(
-            "{:<11} {:<9} {:<64} {result:<7} {:>7.1}",
-            case.peer,
-            case.role,
-            case.feature,
-            row.took.as_secs_f32()
-        );
+        Self {
+            case: &case.name,
+            peer: case.peer.to_string(),
+            role: case.role.to_string(),
+            feature: &case.feature,
+            result,
+            seconds: (row.took.as_secs_f32() * 10.0).round() / 10.0,
+            cause,
+        }
     }
-    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
-    failed == 0
+}
+
+/// The table of all cases, by peer and role of ferry6.
+fn table(lines: &[Line<'_>]) -> String {
+    let width = |text: fn(&Line<'_>) -> usize| lines.iter().map(text).max().unwrap_or(0);
+    let (feature, case) = (width(|l| l.feature.chars().count()), width(|l| l.case.len()));
+    let mut out = format!(
+        "{:<11} {:<9} {:<feature$} {:<7} {:>7}  {:<case$}\n",
+        "peer", "ferry6 is", "feature", "result", "seconds", "case"
+    );
+    let mut before = None;
+    for line in lines {
+        let group = (&line.peer, &line.role);
+        if before.replace(group).is_some_and(|before| before != group) {
+            out.push('\n');
+        }
+        let Line { case: name, peer, role, feature: text, result, seconds, .. } = line;
+        out += &format!("{peer:<11} {role:<9} {text:<feature$} {result:<7} {seconds:>7.1}  {name}\n");
+    }
+    out
+}
+
+/// Prints the table, and the numbers that `./test` adds up. `Ok(true)`: none failed.
+fn summary(cli: &Cli, cases: &[Case], rows: &[Row]) -> Result<bool> {
+    let mut lines: Vec<_> = rows.iter().map(|row| Line::new(&cases[row.number], row)).collect();
+    // Stable: within a group the cases stay in the order in which they are listed.
+    lines.sort_by(|a, b| (&a.peer, &a.role).cmp(&(&b.peer, &b.role)));
+    if let Some(file) = &cli.json {
+        let mut text = serde_json::to_string_pretty(&lines)?;
+        text.push('\n');
+        fs::write(file, text).with_context(|| file.display().to_string())?;
+    }
+    let count = |result| lines.iter().filter(|line| line.result == result).count();
+    let (passed, failed, skipped) = (count("ok"), count("FAILED"), count("skipped"));
+    println!("\n{}\n{passed} passed, {failed} failed, {skipped} skipped", table(&lines));
+    Ok(failed == 0)
 }
 
 /// The process of one case.

@@ -279,6 +279,13 @@ impl InboundSa {
         self.window.highest()
     }
 
+    /// Whether a verified packet is the newest so far, and for certain: without a replay check nobody knows. Only such a
+    /// packet tells where the peer is now (RFC 7296 section 2.23).
+    #[inline]
+    pub fn is_newest(&self, sequence: u64) -> bool {
+        sequence == self.window.highest() && self.window.size() > 0
+    }
+
     /// Replay check, ICV, decryption in place, replay accept, trailer (RFC 4303 section 3.4.3 and 3.4.4).
     ///
     /// `packet` is the whole ESP packet, from its SPI to the last octet of its ICV.

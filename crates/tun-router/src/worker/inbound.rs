@@ -10,7 +10,7 @@ use ferry6_crypto::Spi;
 use ferry6_esp::encap::{self, Datagram};
 use ferry6_esp::ipcomp::{Decompressor, Inflater, IpcompError};
 use ferry6_esp::replay::ReplayError;
-use ferry6_esp::{InboundSa, OpenError, next_header};
+use ferry6_esp::{InboundSa, OpenError, Opened, next_header};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -185,15 +185,18 @@ impl Inbound {
         let base = datagram.as_ptr() as usize;
         let new = &mut installed.new;
         let drops = &new.counters.drops;
-        let (payload_at, payload_len, mut next) = match new.sa.open(datagram) {
-            Ok(opened) => (opened.payload.as_ptr() as usize - base, opened.payload.len(), opened.next_header),
+        let (payload_at, payload_len, mut next, sequence) = match new.sa.open(datagram) {
+            Ok(Opened { payload, next_header, sequence }) => {
+                (payload.as_ptr() as usize - base, payload.len(), next_header, sequence)
+            }
             Err(error) => return drops.count(open_reason(error)),
         };
         // Authenticated from here on.
         if !std::mem::replace(&mut installed.used, true) {
             io.report(Report::FirstUse(spi));
         }
-        if meta.source != new.path.remote || meta.local != new.path.local {
+        // Only the newest packet tells where the peer is: what was late, or held back by somebody, does not.
+        if (meta.source != new.path.remote || meta.local != new.path.local) && new.sa.is_newest(sequence) {
             installed.notice_path(now, spi, meta, io);
         }
         let new = &mut installed.new;

@@ -668,7 +668,7 @@ fn a_moved_peer_is_told_when_authentic_and_followed_on_command() {
         };
         right.inbound.handle_udp(right.now, &mut buffer, &[meta], &mut right.world);
     };
-    for _ in 0..3 {
+    for _ in 0..5 {
         left.plain(&udp(CLIENT, HOST, 1, 2, b"x"));
     }
     let wire = std::mem::take(&mut left.world.wire);
@@ -682,8 +682,15 @@ fn a_moved_peer_is_told_when_authentic_and_followed_on_command() {
     // Once a second at most.
     assert_eq!(right.world.reports, [Report::FirstUse(spi(1003)), Report::PathChanged(spi(1003), path)]);
     right.now += Duration::from_secs(2);
-    from_elsewhere(&mut right, &wire[2].0);
+    from_elsewhere(&mut right, &wire[3].0);
     assert_eq!(right.world.reports.len(), 3);
+    // What is late, or a replay, is no sign of a move.
+    right.now += Duration::from_secs(2);
+    from_elsewhere(&mut right, &wire[2].0);
+    from_elsewhere(&mut right, &wire[3].0);
+    assert_eq!(right.world.reports.len(), 3);
+    from_elsewhere(&mut right, &wire[4].0);
+    assert_eq!(right.world.reports.len(), 4);
     right.command(OutboundCommand::SetPath(1, path));
     right.plain(&udp(HOST, CLIENT, 1, 2, b"x"));
     assert_eq!(right.world.wire[0].1, path);
