@@ -9,6 +9,8 @@
 
 mod cases;
 mod ferry;
+mod guest;
+mod iked;
 mod pki;
 mod runner;
 mod strongswan;
@@ -55,6 +57,12 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    // A guest's kernel puts words of its own around these two.
+    if let Some(dir) = std::env::args_os().skip_while(|a| a != guest::INIT).nth(1) {
+        let result = guest::init::run(Path::new(&dir));
+        eprintln!("the guest's init has ended: {result:?}");
+        return ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     let result = match &cli.one {
         Some(name) => runner::one(&cli, name).map(|()| true),

@@ -1,7 +1,7 @@
 //! Runs the cases, each in a process of its own, some at a time, and tells what came out.
 
+use crate::Cli;
 use crate::cases::{self, Case};
-use crate::{Cli, strongswan};
 use anyhow::{Context, Result, bail};
 use ferry6::lab;
 use std::collections::VecDeque;
@@ -32,7 +32,7 @@ pub fn all(cli: &Cli) -> Result<bool> {
     }
     if cli.list {
         for case in &cases {
-            println!("{:<44} {:<11} ferry6 is {:<7} {}", case.name, case.peer, case.role, case.feature);
+            println!("{:<44} {:<18} ferry6 is {:<7} {}", case.name, case.peer, case.role, case.feature);
         }
         return Ok(true);
     }
@@ -83,7 +83,7 @@ fn ferry6_binary(cli: &Cli) -> Result<PathBuf> {
 
 /// One case in a process of its own, with an end.
 fn attempt(cli: &Cli, case: &Case, ferry6: &Path, logs: &Path) -> Result<Outcome> {
-    if let Some(why) = case.needs_strongswan().then(strongswan::missing).flatten() {
+    if let Some(why) = case.missing() {
         // Where a person runs it, that is a skip that is said aloud; nothing may be left out silently in CI.
         return Ok(if std::env::var_os("CI").is_some() {
             Outcome::Failed(why)
@@ -185,7 +185,7 @@ fn table(lines: &[Line<'_>]) -> String {
     let width = |text: fn(&Line<'_>) -> usize| lines.iter().map(text).max().unwrap_or(0);
     let (feature, case) = (width(|l| l.feature.chars().count()), width(|l| l.case.len()));
     let mut out = format!(
-        "{:<11} {:<9} {:<feature$} {:<7} {:>7}  {:<case$}\n",
+        "{:<18} {:<9} {:<feature$} {:<7} {:>7}  {:<case$}\n",
         "peer", "ferry6 is", "feature", "result", "seconds", "case"
     );
     let mut before = None;
@@ -195,7 +195,7 @@ fn table(lines: &[Line<'_>]) -> String {
             out.push('\n');
         }
         let Line { case: name, peer, role, feature: text, result, seconds, .. } = line;
-        out += &format!("{peer:<11} {role:<9} {text:<feature$} {result:<7} {seconds:>7.1}  {name}\n");
+        out += &format!("{peer:<18} {role:<9} {text:<feature$} {result:<7} {seconds:>7.1}  {name}\n");
     }
     out
 }

@@ -71,6 +71,11 @@ pub fn ping_count(host: &Host, to: Ipv6Addr, count: u32, interval: Duration) -> 
     ping(&socket, to, interval, count, &AtomicBool::new(false))
 }
 
+/// The same from the network namespace of this process.
+pub fn ping_here(to: Ipv6Addr, count: u32, interval: Duration) -> Result<PingCount> {
+    ping(&ping_socket()?, to, interval, count, &AtomicBool::new(false))
+}
+
 /// Pings until the first answer, at most for `patience`.
 pub fn wait_for_ping(host: &Host, to: Ipv6Addr, patience: Duration) -> Result<()> {
     let end = Instant::now() + patience;
@@ -158,12 +163,26 @@ fn ping(
 }
 
 const CHUNK: usize = 64 << 10;
+const PORT: u16 = 5001;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Moves `octets` over TCP from `from` to `to` and back again over the same connection; both ends check the content
 /// against the generator it came from, so that a lost, doubled or altered octet is found.
 pub fn tcp_both_ways(from: &Host, to: &Host, address: Ipv6Addr, octets: usize) -> Result<()> {
-    const PORT: u16 = 5001;
+    tcp_from(to, address, octets, || {
+        let stream = from.run(|| TcpStream::connect_timeout(&(address, PORT).into(), PATIENCE));
+        client_half(&mut stream.context("connect")?, octets)
+    })
+    .with_context(|| format!("TCP from {} to {}", from.name(), to.name()))
+}
+
+/// The same where the client's half is done elsewhere, by [`tcp_client`].
+pub fn tcp_from(
+    to: &Host,
+    address: Ipv6Addr,
+    octets: usize,
+    client: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let listener = to.run(|| TcpListener::bind((address, PORT))).context("cannot listen")?;
     let server = std::thread::spawn(move || -> Result<()> {
         let (mut stream, _) = accept(&listener)?;
@@ -172,16 +191,24 @@ pub fn tcp_both_ways(from: &Host, to: &Host, address: Ipv6Addr, octets: usize) -
         receive(&mut stream, octets, 1).context("the server receives")?;
         send(&mut stream, octets, 2).context("the server sends")
     });
-    let client =
-        from.run(|| TcpStream::connect_timeout(&(address, PORT).into(), PATIENCE)).context("connect");
-    let client = client.and_then(|mut stream| {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        send(&mut stream, octets, 1).context("the client sends")?;
-        receive(&mut stream, octets, 2).context("the client receives")
-    });
+    let client = client();
     let server = server.join().map_err(|_| anyhow::anyhow!("the TCP server panicked"))?;
-    client.and(server).with_context(|| format!("TCP from {} to {}", from.name(), to.name()))
+    client.and(server)
+}
+
+/// The client's half, from the network namespace of this process.
+pub fn tcp_client(address: Ipv6Addr, octets: usize) -> Result<()> {
+    client_half(
+        &mut TcpStream::connect_timeout(&(address, PORT).into(), PATIENCE).context("connect")?,
+        octets,
+    )
+}
+
+fn client_half(stream: &mut TcpStream, octets: usize) -> Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    send(stream, octets, 1).context("the client sends")?;
+    receive(stream, octets, 2).context("the client receives")
 }
 
 /// `TcpListener::accept` with an end.

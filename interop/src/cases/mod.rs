@@ -2,6 +2,7 @@
 
 mod auth;
 mod configuration;
+mod kernel;
 mod keylog;
 mod life;
 mod refusals;
@@ -10,6 +11,7 @@ mod suites;
 mod system;
 mod tunnel;
 
+use crate::{guest, iked, strongswan};
 use anyhow::{Context, Result};
 use ferry6::lab::Host;
 use ferry6::lab::article::{self, Article};
@@ -21,6 +23,10 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     StrongSwan,
+    /// strongSwan with the ESP and IPComp of a guest kernel.
+    KernelStrongSwan,
+    /// OpenIKED with those of a guest kernel.
+    OpenIked,
     Ferry6,
     /// Nobody: ferry6 alone.
     None,
@@ -30,6 +36,8 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::StrongSwan => "strongSwan",
+            Self::KernelStrongSwan => "strongSwan, kernel",
+            Self::OpenIked => "OpenIKED",
             Self::Ferry6 => "ferry6",
             Self::None => "-",
         })
@@ -56,6 +64,8 @@ impl fmt::Display for Role {
         })
     }
 }
+
+pub use tunnel::ip;
 
 type Run = Box<dyn Fn(&mut Env) -> Result<()> + Send + Sync>;
 
@@ -84,9 +94,14 @@ impl Case {
         Self { name: name.into(), peer, role, feature: feature.into(), timeout, run: Box::new(run) }
     }
 
-    /// Whether strongSwan takes part.
-    pub fn needs_strongswan(&self) -> bool {
-        self.peer == Peer::StrongSwan
+    /// Why it cannot run on this machine, if so.
+    pub fn missing(&self) -> Option<String> {
+        match self.peer {
+            Peer::StrongSwan => strongswan::missing(),
+            Peer::KernelStrongSwan => strongswan::missing().or_else(guest::missing),
+            Peer::OpenIked => iked::missing().or_else(guest::missing),
+            Peer::Ferry6 | Peer::None => None,
+        }
     }
 }
 
@@ -101,6 +116,7 @@ pub fn all() -> Vec<Case> {
         refusals::cases(),
         system::cases(),
         configuration::cases(),
+        kernel::cases(),
     ]
     .into_iter()
     .flatten()

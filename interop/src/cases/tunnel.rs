@@ -419,19 +419,18 @@ impl Tunnel {
 
     /// Pings in both directions and 4 MB of TCP each way, without loss or fault.
     pub fn carries_traffic(&self, env: &Env) -> Result<()> {
-        self.try_traffic(env).with_context(|| self.logs())
+        carry(env).with_context(|| self.logs())
     }
+}
 
-    fn try_traffic(&self, env: &Env) -> Result<()> {
-        let (home, server) = (&env.net.home, &env.net.server);
-        let pause = Duration::from_millis(10);
-        traffic::ping_count(home, broker6()?, 20, pause)?.no_loss().context("client to broker")?;
-        traffic::ping_count(home, server6()?, 20, pause)?.no_loss().context("client to server")?;
-        traffic::ping_count(server, CLIENT_ADDRESS.parse()?, 20, pause)?
-            .no_loss()
-            .context("server to client")?;
-        traffic::tcp_both_ways(home, server, server6()?, 4 << 20)
-    }
+/// Pings in both directions and 4 MB of TCP each way, without loss or fault.
+pub fn carry(env: &Env) -> Result<()> {
+    let (home, server) = (&env.net.home, &env.net.server);
+    let pause = Duration::from_millis(10);
+    traffic::ping_count(home, broker6()?, 20, pause)?.no_loss().context("client to broker")?;
+    traffic::ping_count(home, server6()?, 20, pause)?.no_loss().context("client to server")?;
+    traffic::ping_count(server, CLIENT_ADDRESS.parse()?, 20, pause)?.no_loss().context("server to client")?;
+    traffic::tcp_both_ways(home, server, server6()?, 4 << 20)
 }
 
 /// What `ip` says on a host.
