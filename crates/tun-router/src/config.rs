@@ -21,6 +21,9 @@ pub struct RouterConfig {
     pub tun_name: String,
     /// Device kind.
     pub device: DeviceKind,
+    /// Whether packets cross the device and the UDP sockets in super-packets (TSO, USO, GSO, GRO) where the kernel has
+    /// them. Off, each packet is a system call of its own on the device; for comparison, and against faulty drivers.
+    pub offload: bool,
     /// MTU of the TUN device, at least 1280.
     pub mtu: u16,
     /// IPv4 address to listen on; unspecified for all.

@@ -37,16 +37,22 @@ pub struct TunQueue {
 }
 
 impl Device {
-    /// Opens a device.
+    /// Opens a device. Without `offload` its packets are single ones, none above the MTU.
     ///
     /// # Errors
     /// [`StartError::Tun`] with what to do, [`StartError::Io`] where the interface can't be set up.
-    pub fn open(name: &str, kind: DeviceKind, mtu: u16, queues: usize) -> Result<Self, StartError> {
+    pub fn open(
+        name: &str,
+        kind: DeviceKind,
+        offload: bool,
+        mtu: u16,
+        queues: usize,
+    ) -> Result<Self, StartError> {
         let fail =
             |source: io::Error| StartError::Tun { name: name.to_owned(), hint: hint(&source, name), source };
         let device = match kind {
             DeviceKind::TunTap => Self::tun_tap(name).map_err(fail)?,
-            DeviceKind::Auto => match Self::fast(name, queues) {
+            DeviceKind::Auto => match Self::fast(name, offload, queues) {
                 // Flags that this kernel does not know.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) && name.len() < libc::IFNAMSIZ => {
                     Self::tun_tap(name).map_err(fail)?
@@ -77,7 +83,7 @@ impl Device {
         Ok((device, theirs))
     }
 
-    fn fast(name: &str, queues: usize) -> io::Result<Self> {
+    fn fast(name: &str, offload: bool, queues: usize) -> io::Result<Self> {
         let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
         let multi = flags | libc::IFF_MULTI_QUEUE;
         let first = tun::open_clone_device()?;
@@ -97,9 +103,8 @@ impl Device {
         tun::set_header_size(&first, HEADER_LEN as libc::c_int)?;
         let tso = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
         // One of USO4 and USO6 alone is refused.
-        let uso = tun::set_offload(&first, tso | libc::TUN_F_USO4 | libc::TUN_F_USO6).is_ok();
-        let offload = if uso { tso | libc::TUN_F_USO4 | libc::TUN_F_USO6 } else { tso };
-        let tso = uso || tun::set_offload(&first, offload).is_ok();
+        let uso = offload && tun::set_offload(&first, tso | libc::TUN_F_USO4 | libc::TUN_F_USO6).is_ok();
+        let tso = uso || offload && tun::set_offload(&first, tso).is_ok();
         let mut files = vec![first];
         while multi_queue && files.len() < queues {
             let next = tun::open_clone_device()?;
@@ -302,7 +307,7 @@ mod tests {
     #[test]
     fn names_that_cannot_be() {
         let Err(StartError::Tun { hint, .. }) =
-            Device::open("much-too-long-a-name", DeviceKind::Auto, 1400, 1)
+            Device::open("much-too-long-a-name", DeviceKind::Auto, true, 1400, 1)
         else {
             panic!("a name of 20 octets was taken");
         };

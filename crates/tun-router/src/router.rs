@@ -144,7 +144,8 @@ impl Router {
         make_endpoint: impl FnOnce(Box<dyn ike::config::SpiGenerator>) -> ike::Endpoint + Send + 'static,
         events: mpsc::Sender<RouterEvent>,
     ) -> Result<Self, StartError> {
-        let device = Device::open(&config.tun_name, config.device, config.mtu, worker_count(&config))?;
+        let device =
+            Device::open(&config.tun_name, config.device, config.offload, config.mtu, worker_count(&config))?;
         Self::start_with_device(config, device, make_endpoint, events)
     }
 
@@ -160,7 +161,8 @@ impl Router {
     ) -> Result<Self, StartError> {
         let io = |what| move |source| StartError::Io { what, source };
         let workers = worker_count(&config);
-        let sockets = Sockets::bind(config.listen, config.ike_port, config.nat_port, workers)?;
+        let sockets =
+            Sockets::bind(config.listen, config.ike_port, config.nat_port, workers, config.offload)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -79,14 +79,21 @@ impl Sockets {
     ///
     /// # Errors
     /// [`StartError::Bind`] with what to do.
-    pub fn bind(listen: Ipv4Addr, ike_port: u16, nat_port: u16, workers: usize) -> Result<Self, StartError> {
-        let ike = UdpPort::bind(SocketAddrV4::new(listen, ike_port), false)?;
+    pub fn bind(
+        listen: Ipv4Addr,
+        ike_port: u16,
+        nat_port: u16,
+        workers: usize,
+        offload: bool,
+    ) -> Result<Self, StartError> {
+        let ike = UdpPort::bind(SocketAddrV4::new(listen, ike_port), false, false)?;
         // SO_REUSEPORT would let a second daemon of the same user share the port unseen; so first bind without it.
-        let probe = UdpPort::bind(SocketAddrV4::new(listen, nat_port), false)?;
+        let probe = UdpPort::bind(SocketAddrV4::new(listen, nat_port), false, false)?;
         let address = SocketAddrV4::new(listen, probe.port);
         drop(probe);
-        let nat = UdpPort::bind(address, true)?;
-        let workers = (0..workers).map(|_| UdpPort::bind(address, true)).collect::<Result<Vec<_>, _>>()?;
+        let shared = || UdpPort::bind(address, true, offload);
+        let nat = shared()?;
+        let workers = (0..workers).map(|_| shared()).collect::<Result<Vec<_>, _>>()?;
         let steered = sys::steer(&nat.socket, workers.len() as u32);
         if let Err(error) = &steered {
             tracing::info!("no steering by SPI ({error}): workers hand packets on to each other");
@@ -103,7 +110,7 @@ impl Sockets {
 }
 
 impl UdpPort {
-    fn bind(address: SocketAddrV4, shared: bool) -> Result<Self, StartError> {
+    fn bind(address: SocketAddrV4, shared: bool, offload: bool) -> Result<Self, StartError> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), Some(Protocol::UDP))
             .map_err(option("cannot make a UDP socket"))?;
         if shared {
@@ -117,9 +124,9 @@ impl UdpPort {
         sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
             .map_err(option("cannot set IP_MTU_DISCOVER"))?;
         set_buffers(&socket);
-        let gro = shared && sys::set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        let gro = offload && sys::set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         // Setting 0 changes nothing, and tells whether the kernel knows the option.
-        let gso = shared && sys::set_int(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        let gso = offload && sys::set_int(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         socket.bind(&SockAddr::from(address)).map_err(|source| bind_error(address, source))?;
         let port = socket
             .local_addr()
@@ -362,8 +369,8 @@ mod tests {
 
     #[test]
     fn runs_arrive_with_address_and_tos() {
-        let a = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
-        let b = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
+        let a = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1, true).unwrap();
+        let b = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1, true).unwrap();
         let path = UdpPath {
             local: Ipv4Addr::LOCALHOST,
             remote: SocketAddrV4::new(Ipv4Addr::LOCALHOST, b.nat.port),
@@ -398,7 +405,7 @@ mod tests {
 
     #[test]
     fn steering_by_spi() {
-        let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 3).unwrap();
+        let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 3, true).unwrap();
         assert!(sockets.description.contains("steered"), "{}", sockets.description);
         let mut nat = sockets.nat.receiver();
         let mut workers: Vec<_> = sockets.workers.iter().map(UdpPort::receiver).collect();
@@ -416,17 +423,23 @@ mod tests {
     }
 
     #[test]
+    fn without_offload() {
+        let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1, false).unwrap();
+        assert_eq!(sockets.description, "sendmmsg, recvmmsg, steered by SPI");
+    }
+
+    #[test]
     fn a_port_in_use_is_refused() {
-        let first = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
-        let error = Sockets::bind(Ipv4Addr::LOCALHOST, 0, first.nat.port, 1).unwrap_err();
+        let first = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1, true).unwrap();
+        let error = Sockets::bind(Ipv4Addr::LOCALHOST, 0, first.nat.port, 1, true).unwrap_err();
         assert!(error.to_string().contains("Another program has the port"), "{error}");
-        let error = Sockets::bind(Ipv4Addr::new(192, 0, 2, 1), 0, 0, 1).unwrap_err();
+        let error = Sockets::bind(Ipv4Addr::new(192, 0, 2, 1), 0, 0, 1, true).unwrap_err();
         assert!(error.to_string().contains("does not have the address"), "{error}");
     }
 
     #[test]
     fn what_cannot_be_sent_is_counted() {
-        let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1).unwrap();
+        let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1, true).unwrap();
         let drops = Arc::new(Drops::default());
         let mut sender = sockets.workers[0].sender(Arc::clone(&drops));
         let mut batch = SendBatch::new(1 << 16);

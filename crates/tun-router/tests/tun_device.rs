@@ -32,7 +32,7 @@ fn interfaces() -> Vec<String> {
 }
 
 fn open(name: &str, kind: DeviceKind, queues: usize) -> Result<Device, StartError> {
-    Device::open(name, kind, 1400, queues)
+    Device::open(name, kind, true, 1400, queues)
 }
 
 fn ip(arguments: &str) -> bool {
@@ -218,4 +218,14 @@ fn queues_are_attached_when_needed() {
     let counts = flows(&device);
     assert_eq!(counts[0] + counts[1], 64);
     assert!(counts[1] > 0, "{counts:?}");
+}
+
+#[test]
+fn without_offload_packets_are_single() {
+    if !own_namespace() {
+        return;
+    }
+    let device = Device::open("ferry0", DeviceKind::Auto, false, 1400, 2).unwrap();
+    assert_eq!(device.description(), "virtio-net header, 2 queues");
+    assert!(!device.segmentation() && !device.udp_segmentation());
 }

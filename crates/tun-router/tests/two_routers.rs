@@ -34,6 +34,7 @@ fn start(listen: Ipv4Addr, ports: (u16, u16), connection: Connection, broker: bo
     let router_config = RouterConfig {
         tun_name: String::new(),
         device: DeviceKind::Auto,
+        offload: true,
         mtu: 1400,
         listen,
         ike_port: ports.0,

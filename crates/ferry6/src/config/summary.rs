@@ -113,5 +113,6 @@ fn connection(out: &mut String, c: &Connection) {
 }
 
 fn tunnel(out: &mut String, t: &Tunnel) {
-    row(out, "device", format_args!("{}, mtu {}, crypto {}", t.device, t.mtu, t.crypto.name));
+    let offload = if t.offload { "" } else { ", no offload" };
+    row(out, "device", format_args!("{}, mtu {}, crypto {}{offload}", t.device, t.mtu, t.crypto.name));
 }

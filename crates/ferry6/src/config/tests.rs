@@ -140,6 +140,7 @@ fn every_key_of_a_client() {
     assert_eq!(full.connection.fragment_size, minimal.connection.fragment_size);
     assert_eq!(full.retransmit, minimal.retransmit);
     assert_eq!(full.tunnel.device, minimal.tunnel.device);
+    assert_eq!((full.tunnel.kind, full.tunnel.offload), (minimal.tunnel.kind, minimal.tunnel.offload));
     assert_eq!(full.tunnel.keepalive, minimal.tunnel.keepalive);
     assert_eq!(full.tunnel.replay_window, minimal.tunnel.replay_window);
     assert_eq!(full.tunnel.crypto.name, minimal.tunnel.crypto.name);

@@ -15,6 +15,8 @@ pub struct Tunnel {
     pub device: String,
     /// Which kind of device.
     pub kind: DeviceKind,
+    /// Whether super-packets are used.
+    pub offload: bool,
     /// MTU in octets.
     pub mtu: u16,
     /// Workers; 0 for as many as cores.
@@ -76,6 +78,7 @@ impl Tunnel {
         Self {
             device,
             kind: kind.map_or(DeviceKind::Auto, |f| f.value),
+            offload: section.flag("offload").is_none_or(|f| f.value),
             mtu: section.number_or("mtu", 1280..65_536, DEFAULT_MTU),
             workers: section.number_or("workers", 0..257, 0),
             crypto: section
@@ -106,6 +109,7 @@ impl Tunnel {
         RouterConfig {
             tun_name: self.device.clone(),
             device: self.kind,
+            offload: self.offload,
             mtu: self.mtu,
             listen: listen.address,
             ike_port: listen.port,

@@ -67,8 +67,8 @@ impl StaticTunnel {
     /// # Panics
     /// Never: the keys have the right length.
     pub fn start(config: &StaticConfig) -> Result<Self, StartError> {
-        let device = Device::open(&config.tun_name, config.device, config.mtu, config.workers)?;
-        let sockets = Sockets::bind(config.local, 0, config.port, config.workers)?;
+        let device = Device::open(&config.tun_name, config.device, true, config.mtu, config.workers)?;
+        let sockets = Sockets::bind(config.local, 0, config.port, config.workers, true)?;
         let (ike, _) = mpsc::channel(1);
         let (report_sender, reports) = mpsc::unbounded_channel();
         let data_path = DataPath::start(&device, &sockets.workers, &ike, &report_sender)?;
