@@ -4,10 +4,11 @@ use crate::admin;
 use crate::config::values::{Prefix6, selector_prefixes};
 use crate::config::{self, Broker};
 use crate::control::{BrokerStatus, Request, Response};
-use crate::daemon::{self, Daemon, NoticeLog, Setup};
-use crate::leases::Leases;
+use crate::daemon::{self, Daemon, NoticeLog, Prepared, Setup};
+use crate::leases::{self, Leases};
 use crate::net::Net;
 use crate::net::sysctl::{self, Changes};
+use crate::sandbox::{self, Files};
 use anyhow::{Context as _, anyhow, bail};
 use ferry6_ike::TrafficSelector;
 use ferry6_ike::config::EndpointConfig;
@@ -18,6 +19,9 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+
+/// The file in the state directory that says which sysctls were changed.
+const SYSCTL_RECORD: &str = "sysctl";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,18 +103,26 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
         control: &config.control,
         tunnel: &config.tunnel,
         listen: config.listen,
-        endpoint: EndpointConfig {
-            connections: config.connections.iter().cloned().map(Arc::new).collect(),
-            retransmit: config.retransmit,
-            half_open: config.half_open,
-            ..config.tunnel.endpoint(config.listen)
-        },
-        pool: Some(Box::new(leases.clone())),
         keylog: keylog.as_deref(),
+        process: &config.process,
         net,
     };
-    let mut daemon = Daemon::start(setup).await?;
-    let mut machine = Machine::new(&config, leases, &daemon).await?;
+    let endpoint = EndpointConfig {
+        connections: config.connections.iter().cloned().map(Arc::new).collect(),
+        retransmit: config.retransmit,
+        half_open: config.half_open,
+        ..config.tunnel.endpoint(config.listen)
+    };
+    let prepared = Prepared::new(setup).await?;
+    let mut machine = Machine::new(&config, leases.clone(), &prepared.net, prepared.tun).await?;
+    for file in ["", leases::FILE, SYSCTL_RECORD] {
+        let path = config.state_dir.join(file);
+        if path.exists() {
+            sandbox::give(&path, &config.process.run_as);
+        }
+    }
+    let files = Files::new().write(&config.state_dir).read_all(&config.directories);
+    let mut daemon = prepared.start(endpoint, Some(Box::new(leases)), files)?;
     tracing::info!(
         "broker on {} UDP {} and {}, device {}, routes {}",
         config.listen.address,
@@ -149,7 +161,10 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
                 Some(RouterEvent::ChildInstalled(_)) => {}
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
-                None => bail!("the router stopped by itself"),
+                None => {
+                    daemon.stop.fail("the router stopped by itself");
+                    break;
+                }
             },
         }
     }
@@ -196,8 +211,8 @@ struct Machine {
 }
 
 impl Machine {
-    async fn new(config: &Broker, leases: Leases, daemon: &Daemon) -> anyhow::Result<Self> {
-        let mut changes = Changes::recorded(config.state_dir.join("sysctl"));
+    async fn new(config: &Broker, leases: Leases, net: &Net, tun: u32) -> anyhow::Result<Self> {
+        let mut changes = Changes::recorded(config.state_dir.join(SYSCTL_RECORD));
         let mut routes: Vec<Prefix6> = config.pools.values().flat_map(config::Pool::routes).collect();
         for connection in config.connections.iter().filter(|c| !config.pools.contains_key(&c.name)) {
             let behind = connection.remote_ts.iter().filter(|ts| **ts != TrafficSelector::ANY_V6);
@@ -206,16 +221,16 @@ impl Machine {
         routes.sort_unstable();
         routes.dedup();
         for route in &routes {
-            daemon.net.add_route(*route, daemon.tun, config.tunnel.metric, None).await?;
+            net.add_route(*route, tun, config.tunnel.metric, None).await?;
         }
         if config.forwarding
-            && let Err(text) = sysctl::enable_forwarding(&daemon.net, &mut changes).await
+            && let Err(text) = sysctl::enable_forwarding(net, &mut changes).await
         {
             tracing::warn!("{text}");
         }
         let mut proxy = None;
         if let Some(interface) = &config.proxy_ndp {
-            proxy = Some(daemon.net.index(interface).await.context("tunnel.proxy_ndp")?);
+            proxy = Some(net.index(interface).await.context("tunnel.proxy_ndp")?);
             sysctl::enable_proxy_ndp(interface, &mut changes)
                 .map_err(|e| anyhow!("tunnel.proxy_ndp: {e}"))?;
         }

@@ -5,20 +5,26 @@ use crate::control::server::{self, Call, Socket};
 use crate::control::{BrokerStatus, ClientStatus, Rekey, Response, Status};
 use crate::keylog::KeyLog;
 use crate::net::Net;
+use crate::sandbox::{self, Confined, Files, Kind, Process};
 use anyhow::{Context as _, anyhow, bail};
 use caps::{CapSet, Capability};
+use ferry6_crypto::CryptoProvider;
 use ferry6_crypto::provider::OsRandom;
 use ferry6_ike::Identity;
 use ferry6_ike::config::{AddressPool, EndpointConfig};
 use ferry6_ike::endpoint::{Endpoint, Parts};
 use ferry6_ike::event::{IkeSaId, Reqid};
+use ferry6_tun_router::router::ThreadKind;
 use ferry6_tun_router::status::{IkeSa, RouterStatus};
 use ferry6_tun_router::{Router, RouterConfig, RouterEvent, RouterHandle};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// How long DELETE may take to be answered at the end.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
@@ -31,14 +37,35 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 /// No runtime, or what `main` says.
 pub fn run(main: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     harden();
+    end_on_panic();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(main);
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(main)));
     // A resolver that hangs must not keep the process.
     runtime.shutdown_background();
-    result
+    // What `main` had set was put back while it unwound, and the hook has told of the panic.
+    result.unwrap_or(Ok(ExitCode::FAILURE))
+}
+
+/// Told by a panic in any thread: the daemon ends then, in order. A panic is a bug, and a daemon with a thread less would
+/// seem to work and not do so; its supervisor starts it anew.
+static PANICKED: OnceLock<Notify> = OnceLock::new();
+
+fn panicked() -> &'static Notify {
+    PANICKED.get_or_init(Notify::new)
+}
+
+/// One line for each panic, and the daemon is told. No backtrace: it would read files that are out of reach by then.
+fn end_on_panic() {
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        let place = info.location().map_or_else(String::new, |at| format!(" at {at}"));
+        let text = info.payload_as_str().unwrap_or("no text");
+        tracing::error!("panic in thread {}{place}: {text}", thread.name().unwrap_or("unnamed"));
+        panicked().notify_one();
+    }));
 }
 
 /// No core dumps: keys are in memory.
@@ -66,10 +93,11 @@ pub fn check_permission() -> anyhow::Result<()> {
     }
 }
 
-/// SIGINT and SIGTERM.
+/// What ends a daemon: SIGINT, SIGTERM, or a panic in one of its threads.
 pub struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
+    failed: bool,
 }
 
 impl StopSignals {
@@ -81,6 +109,7 @@ impl StopSignals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
+            failed: false,
         })
     }
 
@@ -89,7 +118,14 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = panicked().notified() => self.failed = true,
         }
+    }
+
+    /// The daemon ends by a fault of its own: its exit code says so.
+    pub fn fail(&mut self, why: &str) {
+        tracing::error!("{why}");
+        self.failed = true;
     }
 }
 
@@ -104,17 +140,18 @@ pub struct Daemon {
     pub events: mpsc::Receiver<RouterEvent>,
     /// Calls on the control socket.
     pub calls: mpsc::Receiver<Call>,
-    /// SIGINT and SIGTERM.
+    /// What ends it.
     pub stop: StopSignals,
     /// Netlink.
     pub net: Net,
     /// Index of the tunnel device.
     pub tun: u32,
     keylog: Option<KeyLog>,
+    confined: Confined,
     _socket: Socket,
 }
 
-/// What [`Daemon::start`] needs.
+/// What [`Prepared::new`] needs.
 pub struct Setup<'a> {
     /// `broker` or `client`.
     pub role: &'static str,
@@ -124,57 +161,115 @@ pub struct Setup<'a> {
     pub tunnel: &'a Tunnel,
     /// Address and ports.
     pub listen: crate::config::Listen,
-    /// Connections and limits.
-    pub endpoint: EndpointConfig,
-    /// A broker's pool.
-    pub pool: Option<Box<dyn AddressPool>>,
     /// Where `--keylog` asks to write keys.
     pub keylog: Option<&'a Path>,
+    /// Whose rights the process has after set-up.
+    pub process: &'a Process,
     /// Netlink.
     pub net: Net,
 }
 
-impl Daemon {
-    /// Binds the control socket, opens device and ports, starts the threads. On an error nothing is left behind.
+/// A daemon whose device, ports and control socket are open, with all the rights that it was started with.
+pub struct Prepared {
+    role: &'static str,
+    stop: StopSignals,
+    listener: UnixListener,
+    socket: Socket,
+    router: ferry6_tun_router::Prepared,
+    process: Process,
+    crypto: CryptoProvider,
+    keylog: Option<KeyLog>,
+    /// Netlink.
+    pub net: Net,
+    /// Index of the tunnel device.
+    pub tun: u32,
+}
+
+impl Prepared {
+    /// Binds the control socket, opens device and ports. On an error nothing is left behind.
     ///
     /// # Errors
     /// Whatever is missing, with what to do.
-    pub async fn start(setup: Setup<'_>) -> anyhow::Result<Self> {
+    pub async fn new(setup: Setup<'_>) -> anyhow::Result<Self> {
         let stop = StopSignals::new()?;
-        let (listener, socket) = server::bind(setup.control)?;
-        let (event_sender, events) = mpsc::channel(1024);
-        let crypto = setup.tunnel.crypto;
+        let (listener, socket) = server::bind(setup.control, setup.process)?;
         let keylog = setup.keylog.map(KeyLog::open).transpose()?;
-        let (mut endpoint, pool) = (setup.endpoint, setup.pool);
-        endpoint.keylog = keylog.is_some();
-        let router = RouterConfig { keylog: keylog.is_some(), ..setup.tunnel.router(setup.listen) };
-        let router = Router::start(
-            router,
-            move |spis| Endpoint::new(endpoint, Parts { crypto, random: Box::new(OsRandom), spis, pool }),
-            event_sender,
-        )?;
-        let net = setup.net;
-        let device = router.tun_name().to_owned();
-        crate::net::sysctl::prepare_device(&device).map_err(|e| anyhow!(e))?;
-        let tun = net.index(&device).await?;
+        let config = RouterConfig { keylog: keylog.is_some(), ..setup.tunnel.router(setup.listen) };
+        let router = ferry6_tun_router::Prepared::open(config)?;
+        let (net, device) = (setup.net, router.tun_name());
+        crate::net::sysctl::prepare_device(device).map_err(|e| anyhow!(e))?;
+        let tun = net.index(device).await?;
         net.up(tun).await?;
-        let (call_sender, calls) = mpsc::channel(16);
-        tokio::spawn(server::serve(listener, call_sender));
         Ok(Self {
             role: setup.role,
+            stop,
+            listener,
+            socket,
+            process: setup.process.clone(),
+            crypto: setup.tunnel.crypto,
+            keylog,
+            net,
+            tun,
+            router,
+        })
+    }
+
+    /// Gives away what is not needed any more, but for `files`; starts the threads.
+    ///
+    /// # Errors
+    /// A right that can't be given away, or a thread that can't be started.
+    pub fn start(
+        self,
+        mut endpoint: EndpointConfig,
+        pool: Option<Box<dyn AddressPool>>,
+        files: Files,
+    ) -> anyhow::Result<Daemon> {
+        let files = match self.socket.directory() {
+            // Taking the socket away at the end.
+            Some(directory) => files.write(directory),
+            None => files,
+        };
+        let confined = sandbox::confine(&self.process, &files)?;
+        let (event_sender, events) = mpsc::channel(1024);
+        endpoint.keylog = self.keylog.is_some();
+        let crypto = self.crypto;
+        let at_thread_start = {
+            let confined = confined.clone();
+            Arc::new(move |kind| {
+                confined.this_thread(match kind {
+                    ThreadKind::Worker => Kind::Worker,
+                    ThreadKind::Control => Kind::Control,
+                });
+            })
+        };
+        let router = self.router.start(
+            move |spis| Endpoint::new(endpoint, Parts { crypto, random: Box::new(OsRandom), spis, pool }),
+            event_sender,
+            at_thread_start,
+        )?;
+        confined.this_thread(Kind::Main);
+        let (call_sender, calls) = mpsc::channel(16);
+        tokio::spawn(server::serve(self.listener, call_sender, self.process.control_group.is_some()));
+        let daemon = Daemon {
+            role: self.role,
             started: Instant::now(),
             handle: router.handle(),
             router,
             events,
             calls,
-            stop,
-            net,
-            tun,
-            keylog,
-            _socket: socket,
-        })
+            stop: self.stop,
+            net: self.net,
+            tun: self.tun,
+            confined,
+            keylog: self.keylog,
+            _socket: self.socket,
+        };
+        tracing::debug!("rights: {}", daemon.confined.status().line());
+        Ok(daemon)
     }
+}
 
+impl Daemon {
     /// The name of the tunnel device.
     pub fn device(&self) -> &str {
         self.router.tun_name()
@@ -197,7 +292,7 @@ impl Daemon {
             tokio::select! {
                 _ = &mut stopping => {
                     tracing::info!("stopped");
-                    return ExitCode::SUCCESS;
+                    return if self.stop.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
                 }
                 // Nobody else takes the events now, and the router must not wait for us.
                 Some(event) = self.events.recv() => {
@@ -226,6 +321,7 @@ impl Daemon {
             pid: std::process::id(),
             uptime: self.started.elapsed().as_secs(),
             keylog: self.keylog.as_ref().map(|log| log.dir().to_owned()),
+            security: self.confined.status(),
             client,
             broker,
             router: RouterStatus::default(),

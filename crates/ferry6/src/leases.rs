@@ -5,9 +5,11 @@
 
 use crate::config::Pool;
 use crate::config::values::Range6;
+use crate::sandbox;
 use ferry6_ike::Identity;
 use ferry6_ike::config::{AddressPool, LeaseError, LeaseRequest};
 use ferry6_ike::event::{IkeSaId, Lease};
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -121,10 +123,14 @@ impl Leases {
             .create(state_dir)
             .map_err(|e| fault(state_dir, format!("cannot make the directory: {e}; see state_dir")))?;
         let path = state_dir.join(FILE);
-        let store = Database::create(&path).map_err(|e| match e {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
-            other => fault(&path, format!("cannot open the leases: {other}")),
-        })?;
+        let file =
+            sandbox::open_state(&path).map_err(|e| fault(&path, format!("cannot open the leases: {e}")))?;
+        let store = FileBackend::new(file)
+            .and_then(|backend| Database::builder().create_with_backend(backend))
+            .map_err(|e| match e {
+                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
+                other => fault(&path, format!("cannot open the leases: {other}")),
+            })?;
         let mut reserved: BTreeSet<Ipv6Addr> = own.into_iter().collect();
         let mut fixed = BTreeMap::new();
         for pool in pools.values() {

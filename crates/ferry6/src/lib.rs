@@ -14,3 +14,4 @@ pub mod leases;
 pub mod logging;
 pub mod net;
 pub mod pki;
+pub mod sandbox;

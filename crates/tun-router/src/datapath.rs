@@ -2,7 +2,7 @@
 
 use crate::counters::{DropReason, Drops};
 use crate::device::{Device, TunWriter};
-use crate::router::StartError;
+use crate::router::{StartError, ThreadKind, ThreadStart};
 use crate::threads::{
     self, HandOn, IkeDatagram, InboundMessage, InboundThread, InboundThreadIo, Inbox, Mailbox,
     OutboundMessage, OutboundThread, OutboundThreadIo, Pool, ThreadReport,
@@ -30,6 +30,7 @@ impl DataPath {
         sockets: &[UdpPort],
         ike: &mpsc::Sender<IkeDatagram>,
         reports: &mpsc::UnboundedSender<ThreadReport>,
+        spawner: &Spawner,
     ) -> Result<Self, StartError> {
         let workers = sockets.len();
         let (outbound, outbound_inboxes) = mailboxes(workers)?;
@@ -62,7 +63,8 @@ impl DataPath {
                 pool: path.pool.clone(),
                 drops,
             };
-            path.threads.push(spawn(format!("out-{index}"), move || thread.run())?);
+            path.threads
+                .push(spawner.spawn(ThreadKind::Worker, format!("out-{index}"), move || thread.run())?);
         }
         for (index, inbox) in inbound_inboxes.into_iter().enumerate() {
             let drops = Arc::clone(&path.drops[2 * index + 1]);
@@ -85,7 +87,8 @@ impl DataPath {
                 },
                 pool: path.pool.clone(),
             };
-            path.threads.push(spawn(format!("in-{index}"), move || thread.run())?);
+            path.threads
+                .push(spawner.spawn(ThreadKind::Worker, format!("in-{index}"), move || thread.run())?);
         }
         Ok(path)
     }
@@ -120,10 +123,30 @@ fn mailboxes<C>(count: usize) -> Result<Mailboxes<C>, StartError> {
         .map_err(|source| StartError::Io { what: "cannot make an eventfd for a worker", source })
 }
 
-/// Starts a thread with a name that `top -H` shows.
-pub(crate) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(run)
-        .map_err(|source| StartError::Io { what: "cannot start a thread", source })
+/// Starts threads, each with what the program wants done at its start.
+pub(crate) struct Spawner(pub(crate) ThreadStart);
+
+impl Default for Spawner {
+    fn default() -> Self {
+        Self(Arc::new(|_| ()))
+    }
+}
+
+impl Spawner {
+    /// Starts a thread with a name that `top -H` shows.
+    pub(crate) fn spawn(
+        &self,
+        kind: ThreadKind,
+        name: String,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let at_start = Arc::clone(&self.0);
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                at_start(kind);
+                run();
+            })
+            .map_err(|source| StartError::Io { what: "cannot start a thread", source })
+    }
 }

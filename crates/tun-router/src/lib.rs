@@ -28,4 +28,4 @@ pub mod virtio;
 pub mod worker;
 
 pub use config::{DeviceKind, RouterConfig};
-pub use router::{Router, RouterEvent, RouterHandle, StartError};
+pub use router::{Prepared, Router, RouterEvent, RouterHandle, StartError};

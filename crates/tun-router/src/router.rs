@@ -3,7 +3,7 @@
 use crate::config::RouterConfig;
 use crate::control::{Channels, Control, Parts};
 use crate::counters::Drops;
-use crate::datapath::{DataPath, spawn};
+use crate::datapath::{DataPath, Spawner};
 use crate::device::Device;
 use crate::sad::{SpisInUse, SteeringSpis};
 use crate::status::RouterStatus;
@@ -134,35 +134,70 @@ pub(crate) enum Command {
 
 type Answer<T> = oneshot::Sender<Result<T, HandleError>>;
 
-impl Router {
-    /// Opens device and sockets, starts the threads. `make_endpoint` gets the SPI generator that steers by worker.
+/// What a thread of the router does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadKind {
+    /// Moves packets between the TUN device and the sockets, all of them open.
+    Worker,
+    /// IKE.
+    Control,
+}
+
+/// What is called at the start of each thread, before it does anything else.
+pub type ThreadStart = Arc<dyn Fn(ThreadKind) + Send + Sync>;
+
+/// A router whose device and sockets are open, and whose threads do not run yet: the time to give rights away.
+pub struct Prepared {
+    config: RouterConfig,
+    device: Device,
+    sockets: Sockets,
+}
+
+impl Prepared {
+    /// Opens the device and binds the ports.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn open(config: RouterConfig) -> Result<Self, StartError> {
+        let device =
+            Device::open(&config.tun_name, config.device, config.offload, config.mtu, worker_count(&config))?;
+        Self::with_device(config, device)
+    }
+
+    /// Binds the ports for a device that is open already.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn with_device(config: RouterConfig, device: Device) -> Result<Self, StartError> {
+        let sockets = Sockets::bind(
+            config.listen,
+            config.ike_port,
+            config.nat_port,
+            worker_count(&config),
+            config.offload,
+        )?;
+        Ok(Self { config, device, sockets })
+    }
+
+    /// The real name of the TUN interface.
+    pub fn tun_name(&self) -> &str {
+        self.device.name()
+    }
+
+    /// Starts the threads. `make_endpoint` gets the SPI generator that steers by worker.
     ///
     /// # Errors
     /// [`StartError`].
     pub fn start(
-        config: RouterConfig,
+        self,
         make_endpoint: impl FnOnce(Box<dyn ike::config::SpiGenerator>) -> ike::Endpoint + Send + 'static,
         events: mpsc::Sender<RouterEvent>,
-    ) -> Result<Self, StartError> {
-        let device =
-            Device::open(&config.tun_name, config.device, config.offload, config.mtu, worker_count(&config))?;
-        Self::start_with_device(config, device, make_endpoint, events)
-    }
-
-    /// The same with a device that is open already.
-    ///
-    /// # Errors
-    /// [`StartError`].
-    pub fn start_with_device(
-        config: RouterConfig,
-        device: Device,
-        make_endpoint: impl FnOnce(Box<dyn ike::config::SpiGenerator>) -> ike::Endpoint + Send + 'static,
-        events: mpsc::Sender<RouterEvent>,
-    ) -> Result<Self, StartError> {
+        at_thread_start: ThreadStart,
+    ) -> Result<Router, StartError> {
+        let Self { config, device, sockets } = self;
         let io = |what| move |source| StartError::Io { what, source };
-        let workers = worker_count(&config);
-        let sockets =
-            Sockets::bind(config.listen, config.ike_port, config.nat_port, workers, config.offload)?;
+        let workers = sockets.workers.len();
+        let spawner = Spawner(at_thread_start);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -172,7 +207,7 @@ impl Router {
         let (reports, report_receiver) = mpsc::unbounded_channel();
         let (ike_datagrams, ike_receiver) = mpsc::channel(IKE_QUEUE);
         let spis = SpisInUse::default();
-        let data_path = DataPath::start(&device, &sockets.workers, &ike_datagrams, &reports)?;
+        let data_path = DataPath::start(&device, &sockets.workers, &ike_datagrams, &reports, &spawner)?;
         let own_drops = Arc::<Drops>::default();
 
         let status = RouterStatus {
@@ -198,7 +233,7 @@ impl Router {
         };
         let channels = Channels { commands: command_receiver, reports: report_receiver, ike: ike_receiver };
         let (ready, started) = std::sync::mpsc::channel();
-        let control = spawn("control".to_owned(), move || {
+        let control = spawner.spawn(ThreadKind::Control, "control".to_owned(), move || {
             runtime.block_on(async move {
                 let (ike, nat) = match (parts.ike.watch(), parts.nat.watch()) {
                     (Ok(ike), Ok(nat)) => (ike, nat),
@@ -213,7 +248,7 @@ impl Router {
                 Control::new(endpoint, parts).run(ike, nat, channels).await;
             });
         })?;
-        let router = Self {
+        let router = Router {
             tun_name: device.name().to_owned(),
             handle: RouterHandle { commands },
             control: Some(control),
@@ -227,6 +262,33 @@ impl Router {
                 source: io::Error::other("a panic, told above"),
             }),
         }
+    }
+}
+
+impl Router {
+    /// Opens device and sockets, starts the threads. `make_endpoint` gets the SPI generator that steers by worker.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(
+        config: RouterConfig,
+        make_endpoint: impl FnOnce(Box<dyn ike::config::SpiGenerator>) -> ike::Endpoint + Send + 'static,
+        events: mpsc::Sender<RouterEvent>,
+    ) -> Result<Self, StartError> {
+        Prepared::open(config)?.start(make_endpoint, events, Spawner::default().0)
+    }
+
+    /// The same with a device that is open already.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start_with_device(
+        config: RouterConfig,
+        device: Device,
+        make_endpoint: impl FnOnce(Box<dyn ike::config::SpiGenerator>) -> ike::Endpoint + Send + 'static,
+        events: mpsc::Sender<RouterEvent>,
+    ) -> Result<Self, StartError> {
+        Prepared::with_device(config, device)?.start(make_endpoint, events, Spawner::default().0)
     }
 
     /// The real name of the TUN interface.

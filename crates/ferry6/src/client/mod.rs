@@ -3,12 +3,12 @@
 mod backoff;
 
 use crate::admin;
-use crate::config::values::{Prefix6, selector_prefixes};
+use crate::config::values::{Host, Prefix6, selector_prefixes};
 use crate::config::{self, Client, Routes};
 use crate::control::{ClientStatus, Request, Response};
-use crate::daemon::{self, Daemon, NoticeLog, Setup};
+use crate::daemon::{self, Daemon, NoticeLog, Prepared, Setup};
 use crate::net::{Net, resolve};
-use anyhow::bail;
+use crate::sandbox::Files;
 use backoff::{Backoff, Failure};
 use ferry6_crypto::SecureRandom;
 use ferry6_crypto::provider::OsRandom;
@@ -103,17 +103,21 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
         control: &config.control,
         tunnel: &config.tunnel,
         listen: config.listen,
-        endpoint: EndpointConfig {
-            connections: vec![Arc::new(config.connection.clone())],
-            retransmit: config.retransmit,
-            remote_nat_port: config.nat_port,
-            ..config.tunnel.endpoint(config.listen)
-        },
-        pool: None,
         keylog: keylog.as_deref(),
+        process: &config.process,
         net: Net::new()?,
     };
-    let mut daemon = Daemon::start(setup).await?;
+    let endpoint = EndpointConfig {
+        connections: vec![Arc::new(config.connection.clone())],
+        retransmit: config.retransmit,
+        remote_nat_port: config.nat_port,
+        ..config.tunnel.endpoint(config.listen)
+    };
+    let mut files = Files::new().read_all(&config.directories);
+    if matches!(config.broker, Host::Name(_)) {
+        files = files.resolver();
+    }
+    let mut daemon = Prepared::new(setup).await?.start(endpoint, None, files)?;
     tracing::info!("client {} of {}, device {}", config.connection.local_id, config.broker, daemon.device());
     let (resolved, mut resolutions) = mpsc::channel(1);
     let mut tunnel = Tunnel::new(config, resolved);
@@ -139,7 +143,10 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
                 Some(RouterEvent::Closed(closed)) => tunnel.closed(&daemon, &closed).await?,
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
-                None => bail!("the router stopped by itself"),
+                None => {
+                    daemon.stop.fail("the router stopped by itself");
+                    return Ok(daemon.finish().await);
+                }
             },
         }
     }

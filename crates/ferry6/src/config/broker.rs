@@ -6,9 +6,10 @@ use super::reader::{Document, Section};
 use super::tunnel::{Listen, Tunnel};
 use super::values::{self, Prefix6, Range6};
 use crate::cli::UsageError;
+use crate::sandbox::Process;
 use ferry6_ike::config::{AddressConfig, HalfOpenLimits, RemoteId, Retransmit, Unique};
 use ferry6_ike::{Connection, Identity, TrafficSelector};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,10 @@ pub struct Broker {
     pub state_dir: PathBuf,
     /// Control socket.
     pub control: PathBuf,
+    /// Whose rights the process has, and what holds it.
+    pub process: Process,
+    /// Where its files are, for when it is read anew.
+    pub directories: BTreeSet<PathBuf>,
     /// What should be seen, but is no fault.
     pub warnings: Vec<String>,
 }
@@ -72,6 +77,7 @@ pub(super) fn read(document: &Document) -> Result<Broker, UsageError> {
 fn read_root(root: &Section<'_>) -> Option<Broker> {
     let document = root.document();
     let control = root.path("control").map_or_else(|| Path::new(RUN_DIR).join("broker.sock"), |f| f.value);
+    let process = super::process::read(root);
     let state_dir = root.path("state_dir").map_or_else(|| PathBuf::from("/var/lib/ferry6"), |f| f.value);
     let listen_section = root.section("listen");
     let listen = Listen::read(&listen_section);
@@ -150,6 +156,8 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
         proxy_ndp,
         state_dir,
         control,
+        process,
+        directories: root.document().directories(),
         warnings: Vec::new(),
     })
 }

@@ -6,8 +6,10 @@ use super::reader::{Document, Section};
 use super::tunnel::{Listen, Tunnel};
 use super::values::{self, Host, Prefix6};
 use crate::cli::UsageError;
+use crate::sandbox::Process;
 use ferry6_ike::config::{AddressConfig, RemoteId, Retransmit};
 use ferry6_ike::{Connection, Identity, TrafficSelector};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A client's configuration, read and checked.
@@ -30,6 +32,10 @@ pub struct Client {
     pub routes: Routes,
     /// Control socket.
     pub control: PathBuf,
+    /// Whose rights the process has, and what holds it.
+    pub process: Process,
+    /// Where its files are, for when it is read anew.
+    pub directories: BTreeSet<PathBuf>,
     /// What should be seen, but is no fault.
     pub warnings: Vec<String>,
 }
@@ -53,6 +59,7 @@ pub(super) fn read(document: &Document) -> Result<Client, UsageError> {
 
 fn read_root(root: &Section<'_>) -> Option<Client> {
     let control = root.path("control").map_or_else(|| Path::new(RUN_DIR).join("client.sock"), |f| f.value);
+    let process = super::process::read(root);
     let broker_section = root.section("broker");
     let broker = broker_section.require(
         "address",
@@ -111,6 +118,8 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         tunnel,
         routes,
         control,
+        process,
+        directories: root.document().directories(),
         warnings: Vec::new(),
     })
 }

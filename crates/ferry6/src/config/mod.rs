@@ -4,6 +4,7 @@ mod broker;
 mod client;
 mod connection;
 pub mod keys;
+mod process;
 pub mod proposal;
 pub mod reader;
 pub mod summary;

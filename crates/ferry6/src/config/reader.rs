@@ -33,6 +33,8 @@ pub struct Document {
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<String>>,
     unknown: RefCell<Vec<(String, String, Range<usize>)>>,
+    /// Every file that was named.
+    named: RefCell<BTreeSet<PathBuf>>,
     known: RefCell<BTreeSet<String>>,
 }
 
@@ -88,6 +90,7 @@ impl Document {
             warnings: RefCell::default(),
             unknown: RefCell::default(),
             known: RefCell::default(),
+            named: RefCell::default(),
         }
     }
 
@@ -127,6 +130,19 @@ impl Document {
     /// The directory that relative paths are relative to.
     pub fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The directories of this file and of all files that it names: there a daemon looks again when it reads its
+    /// configuration anew. Not the files themselves, because a new one takes the place of an old one.
+    pub fn directories(&self) -> BTreeSet<PathBuf> {
+        let named = self.named.borrow();
+        let directory = |file: &PathBuf| match file.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+            // Not the whole machine.
+            Some(parent) if parent.parent().is_some() => parent.to_owned(),
+            _ => file.clone(),
+        };
+        named.iter().chain([&self.path]).map(directory).collect()
     }
 
     /// Whether the file is its owner's alone, as it must be when it holds a secret.
@@ -540,13 +556,19 @@ impl<'d> Section<'d> {
     pub fn path(&self, key: &'static str) -> Option<Found<PathBuf>> {
         self.parsed(key, "the path of a file", |s| {
             if s.is_empty() { Err("expected the path of a file, found \"\"".to_owned()) } else { Ok(()) }?;
-            Ok(self.document.directory().join(s))
+            Ok(self.named(s))
         })
+    }
+
+    fn named(&self, file: &str) -> PathBuf {
+        let path = self.document.directory().join(file);
+        self.document.named.borrow_mut().insert(path.clone());
+        path
     }
 
     /// A path or several.
     pub fn paths(&self, key: &'static str) -> Option<Found<Vec<Found<PathBuf>>>> {
-        self.list(key, "the path of a file", |s| Ok(self.document.directory().join(s)))
+        self.list(key, "the path of a file", |s| Ok(self.named(s)))
     }
 
     /// No more keys will be asked for: the rest is unknown.

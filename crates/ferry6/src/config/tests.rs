@@ -192,7 +192,9 @@ fn documentation_names_every_key() {
         known.extend(document.known_keys());
     }
     let mut missing = String::new();
-    for key in known.iter().filter(|k| k.contains('.') || ["control", "state_dir"].contains(&k.as_str())) {
+    for key in known.iter().filter(|k| {
+        k.contains('.') || ["control", "state_dir", "user", "control_group", "sandbox"].contains(&k.as_str())
+    }) {
         // A [[connection]] has the sections of the root.
         let key = key.strip_prefix("connection.").filter(|k| *k != "name").unwrap_or(key);
         if !docs.contains(&format!("| `{key}` |"))

@@ -10,6 +10,7 @@ pub mod server;
 pub mod status;
 
 use crate::leases::LeaseStatus;
+use crate::sandbox::SecurityStatus;
 use ferry6_tun_router::status::RouterStatus;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -79,6 +80,9 @@ pub struct Status {
     /// Where `--keylog` writes all keys.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub keylog: Option<PathBuf>,
+    /// Whose rights it has, and what holds it.
+    #[serde(default)]
+    pub security: SecurityStatus,
     /// A client's part.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client: Option<ClientStatus>,

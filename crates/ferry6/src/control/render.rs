@@ -85,6 +85,7 @@ fn head(out: &mut String, status: &Status) {
         router.crypto,
         router.workers
     );
+    line!(out, "  rights  {}", status.security.line());
     if let Some(drops) = drops(&router.drops) {
         line!(out, "  drops   {drops}");
     }

@@ -1,10 +1,12 @@
 //! The daemon's end of the control socket.
 
 use super::{Request, Response};
+use crate::config::RUN_DIR;
+use crate::sandbox::{self, Process};
 use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,13 @@ pub struct Socket {
     inode: (u64, u64),
 }
 
+impl Socket {
+    /// Where it is.
+    pub fn directory(&self) -> Option<&Path> {
+        self.path.parent().filter(|p| !p.as_os_str().is_empty()).or(Some(Path::new(".")))
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
         // Another daemon may have put its own there since.
@@ -39,20 +48,28 @@ impl Drop for Socket {
     }
 }
 
-/// Binds the socket: mode 0600, a stale one of a dead daemon is replaced, a live one is not.
+/// Binds the socket: mode 0600 (0660 with a group for it), a stale one of a dead daemon is replaced, a live one is not.
 ///
 /// # Errors
-/// A daemon that answers there already; or what the system refused.
-pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, Socket)> {
+/// A directory in which anybody could put another socket in its place; a daemon that answers there already; or what the
+/// system refused.
+pub fn bind(path: &Path, process: &Process) -> anyhow::Result<(UnixListener, Socket)> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(directory)
-        .with_context(|| format!("cannot make the directory {} (see `control`)", directory.display()))?;
+    if !directory.exists() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)
+            .with_context(|| format!("cannot make the directory {} (see `control`)", directory.display()))?;
+        sandbox::give(directory, &process.run_as);
+    } else if directory == Path::new(RUN_DIR) {
+        // It is there for ferry6 alone, perhaps from a time without a user of its own.
+        sandbox::give(directory, &process.run_as);
+    }
+    check_directory(directory)?;
     // Two daemons that start together must not take each other's new socket for a stale one.
     let handle = File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
     let _lock = Flock::lock(handle, FlockArg::LockExclusive)
@@ -79,12 +96,35 @@ pub fn bind(path: &Path) -> anyhow::Result<(UnixListener, Socket)> {
     let listener = UnixListener::bind(path);
     nix::sys::stat::umask(old);
     let listener = listener.with_context(|| format!("cannot bind the control socket {}", path.display()))?;
+    sandbox::give(path, &process.run_as);
+    if let Some(group) = process.control_group {
+        std::os::unix::fs::lchown(path, None, Some(group))
+            .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)))
+            .with_context(|| format!("control_group: {} does not go to group {group}", path.display()))?;
+    }
     let meta = std::fs::symlink_metadata(path).with_context(|| path.display().to_string())?;
     Ok((listener, Socket { path: path.to_owned(), inode: (meta.dev(), meta.ino()) }))
 }
 
-/// Answers callers until the daemon drops the receiver of `calls`.
-pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+/// Refuses a directory in which anybody could replace the socket. In one like /tmp (sticky) only its owner can.
+fn check_directory(directory: &Path) -> anyhow::Result<()> {
+    let meta = std::fs::metadata(directory).with_context(|| directory.display().to_string())?;
+    let mode = meta.mode();
+    if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+        bail!(
+            "anybody could put another control socket in the place of ours: {} may be written by all (mode {:04o}); \
+             do: chmod o-w {}",
+            directory.display(),
+            mode & 0o7777,
+            directory.display()
+        );
+    }
+    Ok(())
+}
+
+/// Answers callers until the daemon drops the receiver of `calls`. With a `group` for the socket, whoever the file system
+/// lets connect may ask.
+pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, group: bool) {
     let callers = Arc::new(Semaphore::new(CALLERS));
     loop {
         let stream = tokio::select! {
@@ -104,7 +144,7 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
         let calls = calls.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(error) = caller(stream, &calls).await {
+            if let Err(error) = caller(stream, &calls, group).await {
                 tracing::debug!("control socket: {error}");
             }
         });
@@ -112,9 +152,9 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
 }
 
 /// One caller: requests and responses in turn.
-async fn caller(stream: UnixStream, calls: &mpsc::Sender<Call>) -> std::io::Result<()> {
-    let allowed =
-        stream.peer_cred().is_ok_and(|c| c.uid() == 0 || c.uid() == nix::unistd::geteuid().as_raw());
+async fn caller(stream: UnixStream, calls: &mpsc::Sender<Call>, group: bool) -> std::io::Result<()> {
+    let ours = |uid: u32| uid == 0 || uid == nix::unistd::geteuid().as_raw();
+    let allowed = group || stream.peer_cred().is_ok_and(|c| ours(c.uid()));
     let (read, mut write) = stream.into_split();
     if !allowed {
         return respond(&mut write, &Response::Error("only root and the daemon's user may ask".to_owned()))

@@ -1,10 +1,11 @@
 use super::server::{self, Call};
 use super::*;
 use crate::leases::LeaseStatus;
+use crate::sandbox::{Process, SecurityStatus};
 use ferry6_tun_router::status::{ChildSa, IkeSa};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
@@ -16,9 +17,9 @@ fn daemon(socket: &Path) -> std::thread::JoinHandle<()> {
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (listener, _socket) = server::bind(&path).unwrap();
+            let (listener, _socket) = server::bind(&path, &Process::unchanged()).unwrap();
             let (sender, mut calls) = mpsc::channel::<Call>(1);
-            tokio::spawn(server::serve(listener, sender));
+            tokio::spawn(server::serve(listener, sender, false));
             ready.send(()).unwrap();
             while let Some((request, reply)) = calls.recv().await {
                 let last = request == Request::Down { which: None };
@@ -89,14 +90,45 @@ fn stale_and_living_sockets() {
     assert!(error.contains("nobody answers"), "{error}");
     let thread = daemon(&socket);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let error = runtime.block_on(async { server::bind(&socket).unwrap_err().to_string() });
+    let error =
+        runtime.block_on(async { server::bind(&socket, &Process::unchanged()).unwrap_err().to_string() });
     assert!(error.contains("another ferry6 runs already"), "{error}");
     connect::ask(&socket, &Request::Down { which: None }).unwrap();
     thread.join().unwrap();
     std::fs::write(&socket, "a file").unwrap();
-    let error = runtime.block_on(async { server::bind(&socket).unwrap_err().to_string() });
+    let error =
+        runtime.block_on(async { server::bind(&socket, &Process::unchanged()).unwrap_err().to_string() });
     assert!(error.contains("it is no socket"), "{error}");
     assert!(socket.exists(), "a file of somebody else is not removed");
+}
+
+#[test]
+fn a_directory_where_anybody_may_write_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("test.sock");
+    let mode = |mode| std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let bind = || runtime.block_on(async { server::bind(&socket, &Process::unchanged()).map(drop) });
+    mode(0o777);
+    let error = bind().unwrap_err().to_string();
+    assert!(error.contains("do: chmod o-w") && error.contains("0777"), "{error}");
+    for fine in [0o1777, 0o775, 0o700] {
+        mode(fine);
+        bind().unwrap();
+    }
+}
+
+#[test]
+fn a_group_may_ask() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("test.sock");
+    // Any group that this process may give a file to.
+    let group = nix::unistd::getegid().as_raw();
+    let process = Process { control_group: Some(group), ..Process::unchanged() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _kept = runtime.block_on(async { server::bind(&socket, &process).unwrap() });
+    let meta = std::fs::metadata(&socket).unwrap();
+    assert_eq!((meta.permissions().mode() & 0o777, meta.gid()), (0o660, group));
 }
 
 #[test]
@@ -156,6 +188,14 @@ fn example() -> Status {
         pid: 42,
         uptime: 90_061,
         keylog: None,
+        security: SecurityStatus {
+            user: "ferry6".into(),
+            capabilities: vec!["CAP_NET_ADMIN".into()],
+            no_new_privs: true,
+            landlock: Some(7),
+            seccomp: [("main".to_owned(), true), ("control".to_owned(), true)].into(),
+            ..SecurityStatus::default()
+        },
         client: None,
         broker: Some(BrokerStatus {
             listen: "0.0.0.0 UDP 500, 4500".into(),
@@ -189,6 +229,7 @@ ferry6 broker 0.1.0, pid 42, up 1d1h
   listen  0.0.0.0 UDP 500, 4500; tunnels up: 1
   routes  2a00::100/120 (IPv6 forwarding is off: clients reach this machine only)
   device  ferry0 mtu 1400, tun-tap; udp: GSO, GRO; crypto: aws-lc; workers: 2
+  rights  user ferry6, CAP_NET_ADMIN, no_new_privs, landlock ABI 7, seccomp on all 2 threads, no core dumps
   drops   unknown_spi 4
 
 FLOWS:
@@ -235,6 +276,7 @@ ferry6 client 0.1.0, pid 42, up 1d1h
   WARNING all keys are written to /root/keys: whoever reads them there can read all traffic
   broker  tunnel.my.domain (5.6.7.8), waiting: no answer from the peer after 7 tries in 80 s, next try in 12s
   device  ferry0 mtu 1400, tun-tap; udp: GSO, GRO; crypto: aws-lc; workers: 2
+  rights  user ferry6, CAP_NET_ADMIN, no_new_privs, landlock ABI 7, seccomp on all 2 threads, no core dumps
 
 FLOWS:
 none

@@ -1,7 +1,10 @@
 //! IPv6 forwarding and what must go with it.
 
 use super::Net;
+use crate::sandbox;
 use netlink_packet_route::route::RouteProtocol;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 const CONF: &str = "/proc/sys/net/ipv6/conf";
@@ -13,6 +16,8 @@ pub struct Changes {
     list: Vec<(PathBuf, String)>,
     /// Where the list is kept for the case that this process is killed.
     record: Option<PathBuf>,
+    /// The same, open: the user that the process runs as at the end may not remove it.
+    open: Option<File>,
 }
 
 impl Drop for Changes {
@@ -25,8 +30,9 @@ impl Drop for Changes {
                 }
             }
         }
-        if let Some(record) = &self.record {
-            let _ = std::fs::remove_file(record);
+        let left = self.record.as_ref().is_some_and(|record| std::fs::remove_file(record).is_err());
+        if let Some(open) = self.open.as_ref().filter(|_| left) {
+            let _ = open.set_len(0);
         }
     }
 }
@@ -54,7 +60,7 @@ impl Changes {
                 list.extend(ours.map(|(path, old)| (PathBuf::from(path), old.to_owned())));
             }
         }
-        Self { list, record: Some(record) }
+        Self { list, record: Some(record), open: None }
     }
 
     /// Sets a value, and remembers the old one. Nothing is written where the value is right already.
@@ -75,13 +81,17 @@ impl Changes {
         Ok(())
     }
 
-    fn write_record(&self) {
+    fn write_record(&mut self) {
         let Some(record) = &self.record else { return };
         let written = era().and_then(|mut text| {
             for (path, old) in &self.list {
                 text.push_str(&format!("\n{}={old}", path.display()));
             }
-            std::fs::write(record, text)
+            let mut file = sandbox::open_state(record)?;
+            file.set_len(0)?;
+            file.write_all(text.as_bytes())?;
+            self.open = Some(file);
+            Ok(())
         });
         if let Err(error) = written {
             tracing::warn!("{}: {error}; after a kill nobody sets the sysctls back", record.display());

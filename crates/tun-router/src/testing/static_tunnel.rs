@@ -4,7 +4,7 @@ use crate::batch::UdpPath;
 use crate::classify::SelectorPair;
 use crate::config::DeviceKind;
 use crate::counters::{Drops, SaCounters};
-use crate::datapath::DataPath;
+use crate::datapath::{DataPath, Spawner};
 use crate::device::Device;
 use crate::router::StartError;
 use crate::sad;
@@ -71,7 +71,8 @@ impl StaticTunnel {
         let sockets = Sockets::bind(config.local, 0, config.port, config.workers, true)?;
         let (ike, _) = mpsc::channel(1);
         let (report_sender, reports) = mpsc::unbounded_channel();
-        let data_path = DataPath::start(&device, &sockets.workers, &ike, &report_sender)?;
+        let data_path =
+            DataPath::start(&device, &sockets.workers, &ike, &report_sender, &Spawner::default())?;
         let spi = |left: bool| Spi::new(0x0100_0000 + u32::from(left)).expect("above 255");
         let keys = |left: bool| super::keys(config.suite, u8::from(left) + 1, u8::from(left) + 3);
         let any = [TrafficSelector::ANY_V6];
