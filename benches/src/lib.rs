@@ -1,5 +1,7 @@
 //! What the benchmarks share: suites, keys, payloads. Run them with `cargo bench throughput`.
 
+pub mod databases;
+
 use ferry6_crypto::{CipherSuite, CryptoProvider, PacketKeys, Spi, aws_lc, rustcrypto};
 
 /// Payload sizes in octets: an ACK, a voice packet, a full segment, a jumbo frame.

@@ -206,7 +206,7 @@ impl Prepared {
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let (reports, report_receiver) = mpsc::unbounded_channel();
         let (ike_datagrams, ike_receiver) = mpsc::channel(IKE_QUEUE);
-        let spis = SpisInUse::default();
+        let spis = SpisInUse::new(workers);
         let data_path = DataPath::start(&device, &sockets.workers, &ike_datagrams, &reports, &spawner)?;
         let own_drops = Arc::<Drops>::default();
 
@@ -242,7 +242,7 @@ impl Prepared {
                         return;
                     }
                 };
-                let generator = SteeringSpis::new(Box::new(OsRandom), workers, spis);
+                let generator = SteeringSpis::new(Box::new(OsRandom), spis);
                 let endpoint = make_endpoint(Box::new(generator));
                 let _ = ready.send(Ok(()));
                 Control::new(endpoint, parts).run(ike, nat, channels).await;

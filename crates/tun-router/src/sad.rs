@@ -1,44 +1,114 @@
 //! The inbound Security Association Database (RFC 4301 section 4.4.2), by SPI, and the generator of our SPIs.
+//!
+//! We choose our inbound SPIs, so an SPI says where its SA is: `SPI % workers` is the worker that owns it, and the high
+//! bits are its slot in that worker's table. A lookup is an array access and a comparison, however many SAs there are.
 
 use ferry6_crypto::{SecureRandom, Spi};
 use ferry6_ike::config::SpiGenerator;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The low bits of an SPI: random but for the owner, so that a slot's next SA has another SPI.
+const RANDOM_BITS: u32 = 12;
+/// Slots of one worker.
+const SLOTS: usize = 1 << (u32::BITS - RANDOM_BITS);
+/// Slots are made in chunks of so many.
+const CHUNK: usize = 64;
 
 /// Inbound SAs of one worker by SPI.
 #[derive(Debug)]
 pub struct Sad<T> {
-    table: HashMap<u32, Box<T>, BuildHasherDefault<NumberHash>>,
+    chunks: Vec<Option<Box<[Slot<T>; CHUNK]>>>,
+    /// Those whose slot is another's: none, as long as the SPIs come from one [`SteeringSpis`].
+    strays: HashMap<u32, Box<T>, BuildHasherDefault<NumberHash>>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    spi: u32,
+    sa: Option<Box<T>>,
 }
 
 impl<T> Default for Sad<T> {
     fn default() -> Self {
-        Self { table: HashMap::default() }
+        Self { chunks: Vec::new(), strays: HashMap::default(), len: 0 }
     }
+}
+
+/// The slot of an SPI: which chunk, and where in it.
+#[inline]
+const fn place(spi: u32) -> (usize, usize) {
+    let slot = (spi >> RANDOM_BITS) as usize;
+    (slot / CHUNK, slot % CHUNK)
 }
 
 impl<T> Sad<T> {
     /// Enters an SA; returns the one that had this SPI.
     pub fn insert(&mut self, spi: Spi, sa: Box<T>) -> Option<Box<T>> {
-        self.table.insert(spi.get(), sa)
+        let spi = spi.get();
+        let old = self.take(spi);
+        let (chunk, at) = place(spi);
+        if self.chunks.len() <= chunk {
+            self.chunks.resize_with(chunk + 1, || None);
+        }
+        let chunk =
+            self.chunks[chunk].get_or_insert_with(|| Box::new([const { Slot { spi: 0, sa: None } }; CHUNK]));
+        let slot = &mut chunk[at];
+        if slot.sa.is_none() {
+            *slot = Slot { spi, sa: Some(sa) };
+        } else {
+            self.strays.insert(spi, sa);
+        }
+        self.len += 1;
+        old
     }
+
     /// Takes an SA out.
     pub fn remove(&mut self, spi: Spi) -> Option<Box<T>> {
-        self.table.remove(&spi.get())
+        self.take(spi.get())
     }
+
+    fn take(&mut self, spi: u32) -> Option<Box<T>> {
+        let sa = match self.slot(spi) {
+            Some(slot) => {
+                slot.spi = 0;
+                slot.sa.take()
+            }
+            None => self.strays.remove(&spi),
+        };
+        self.len -= usize::from(sa.is_some());
+        sa
+    }
+
+    #[inline]
+    fn slot(&mut self, spi: u32) -> Option<&mut Slot<T>> {
+        let (chunk, at) = place(spi);
+        let slot = &mut self.chunks.get_mut(chunk)?.as_mut()?[at];
+        (slot.spi == spi).then_some(slot)
+    }
+
     /// Looks an SA up.
     #[inline]
     pub fn get_mut(&mut self, spi: Spi) -> Option<&mut T> {
-        self.table.get_mut(&spi.get()).map(|sa| &mut **sa)
+        let spi = spi.get();
+        let (chunk, at) = place(spi);
+        if let Some(Some(chunk)) = self.chunks.get_mut(chunk)
+            && chunk[at].spi == spi
+        {
+            return chunk[at].sa.as_deref_mut();
+        }
+        if self.strays.is_empty() { None } else { self.strays.get_mut(&spi).map(|sa| &mut **sa) }
     }
+
     /// How many.
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.len
     }
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.len == 0
     }
 }
 
@@ -71,62 +141,120 @@ pub const fn owner(spi: Spi, workers: usize) -> usize {
 }
 
 /// SPIs of installed inbound SAs, shared by the generator and the control thread.
-#[derive(Clone, Debug, Default)]
-pub struct SpisInUse(Arc<Mutex<HashSet<u32>>>);
+#[derive(Clone, Debug)]
+pub struct SpisInUse(Arc<Mutex<InUse>>);
+
+#[derive(Debug)]
+struct InUse {
+    spis: HashSet<u32>,
+    /// Of each worker.
+    slots: Vec<Slots>,
+}
+
+/// The slots of one worker, and where the search for a free one goes on.
+#[derive(Debug, Default)]
+struct Slots {
+    /// One bit each.
+    used: Vec<u64>,
+    count: usize,
+    last: usize,
+}
+
+impl Slots {
+    fn mark(&mut self, slot: usize, used: bool) {
+        let (word, bit) = (slot / 64, 1 << (slot % 64));
+        if self.used.len() <= word {
+            self.used.resize(word + 1, 0);
+        }
+        if (self.used[word] & bit != 0) != used {
+            self.used[word] ^= bit;
+            self.count = if used { self.count + 1 } else { self.count - 1 };
+        }
+    }
+
+    /// The next slot that is free, in turn, among so many that one that was given comes again only after a thousand
+    /// others: by then it is marked as used, or its negotiation has failed. Few enough that the table stays dense.
+    /// `None`: all are used.
+    fn next(&mut self) -> Option<usize> {
+        let span = (2 * self.count + 1024).min(SLOTS);
+        let mut slot = self.last + 1;
+        // Slot 0 has the SPIs below 256 in it; two turns come by every slot.
+        for _ in 0..2 {
+            while slot < span {
+                let taken = self.used.get(slot / 64).map_or(0, |word| word >> (slot % 64));
+                if taken & 1 == 0 {
+                    self.last = slot;
+                    return Some(slot);
+                }
+                slot += taken.trailing_ones() as usize;
+            }
+            slot = 1;
+        }
+        None
+    }
+}
 
 impl SpisInUse {
+    /// None, of so many workers.
+    pub fn new(workers: usize) -> Self {
+        let slots = (0..workers.max(1)).map(|_| Slots::default()).collect();
+        Self(Arc::new(Mutex::new(InUse { spis: HashSet::new(), slots })))
+    }
     /// An SA with this SPI is installed.
     pub fn add(&self, spi: Spi) {
-        self.lock().insert(spi.get());
+        self.lock().set(spi, true);
     }
     /// It is removed: the SPI may be handed out again.
     pub fn remove(&self, spi: Spi) {
-        self.lock().remove(&spi.get());
+        self.lock().set(spi, false);
     }
-    fn contains(&self, spi: Spi) -> bool {
-        self.lock().contains(&spi.get())
-    }
-    fn lock(&self) -> MutexGuard<'_, HashSet<u32>> {
+    fn lock(&self) -> MutexGuard<'_, InUse> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Random SPIs, spread over the workers in turn.
+impl InUse {
+    fn set(&mut self, spi: Spi, used: bool) {
+        let changed = if used { self.spis.insert(spi.get()) } else { self.spis.remove(&spi.get()) };
+        if changed {
+            let owner = owner(spi, self.slots.len());
+            self.slots[owner].mark((spi.get() >> RANDOM_BITS) as usize, used);
+        }
+    }
+}
+
+/// SPIs with a slot of their own, spread over the workers in turn.
 pub struct SteeringSpis {
     random: Box<dyn SecureRandom>,
     workers: usize,
     next: usize,
     in_use: SpisInUse,
-    /// The latest, which may not be installed yet. Most negotiations that fail never come to an installation, so older ones
-    /// are forgotten.
-    latest: VecDeque<Spi>,
 }
 
-/// More negotiations than these are hardly under way at one time.
-const LATEST: usize = 1024;
-
 impl SteeringSpis {
-    /// For this many workers, at least one.
-    pub fn new(random: Box<dyn SecureRandom>, workers: usize, in_use: SpisInUse) -> Self {
-        Self { random, workers: workers.max(1), next: 0, in_use, latest: VecDeque::new() }
+    /// For the workers of `in_use`.
+    pub fn new(random: Box<dyn SecureRandom>, in_use: SpisInUse) -> Self {
+        let workers = in_use.lock().slots.len();
+        Self { random, workers, next: 0, in_use }
     }
 
     /// A fresh SPI that this worker owns.
     fn for_worker(&mut self, worker: usize) -> Spi {
+        let mut in_use = self.in_use.lock();
+        let slot = in_use.slots[worker].next();
         loop {
             let mut octets = [0; 4];
             self.random.fill(&mut octets).expect("the operating system's generator works once it is seeded");
-            let value = u32::from_be_bytes(octets);
-            let workers = self.workers as u32;
-            let steered = value - value % workers;
-            if let Some(spi) = steered.checked_add(worker as u32).and_then(Spi::new)
-                && !self.in_use.contains(spi)
-                && !self.latest.contains(&spi)
+            let mut value = u32::from_be_bytes(octets);
+            // A million SAs on one worker: any SPI will do, the table takes it as a stray.
+            if let Some(slot) = slot {
+                value = ((slot as u32) << RANDOM_BITS) | (value % (1 << RANDOM_BITS));
+            }
+            let steered = value - value % self.workers as u32;
+            let in_slot = |spi: &Spi| slot.is_none_or(|slot| (spi.get() >> RANDOM_BITS) as usize == slot);
+            if let Some(spi) = steered.checked_add(worker as u32).and_then(Spi::new).filter(in_slot)
+                && !in_use.spis.contains(&spi.get())
             {
-                if self.latest.len() == LATEST {
-                    self.latest.pop_front();
-                }
-                self.latest.push_back(spi);
                 return spi;
             }
         }
@@ -149,12 +277,18 @@ impl SpiGenerator for SteeringSpis {
 mod tests {
     use super::*;
     use ferry6_crypto::{CryptoError, provider::OsRandom};
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn generator(workers: usize) -> (SteeringSpis, SpisInUse) {
+        let in_use = SpisInUse::new(workers);
+        (SteeringSpis::new(Box::new(OsRandom), in_use.clone()), in_use)
+    }
 
     #[test]
     fn spis_are_steered_and_unique() {
-        for workers in [1, 2, 3, 7] {
-            let in_use = SpisInUse::default();
-            let mut spis = SteeringSpis::new(Box::new(OsRandom), workers, in_use.clone());
+        for workers in [1, 2, 3, 7, 256] {
+            let (mut spis, _) = generator(workers);
             let mut seen = HashSet::new();
             for i in 0..1000 {
                 let spi = spis.generate();
@@ -167,42 +301,87 @@ mod tests {
         }
     }
 
-    /// Gives low numbers only: most are no SPIs, the rest collide.
-    struct Low(u32);
-    impl SecureRandom for Low {
-        fn fill(&mut self, out: &mut [u8]) -> Result<(), CryptoError> {
-            self.0 += 1;
-            out.copy_from_slice(&(self.0 % 260).to_be_bytes());
-            Ok(())
+    #[test]
+    fn each_installed_sa_has_a_slot_of_its_own_and_the_table_is_dense() {
+        let (mut spis, in_use) = generator(2);
+        let mut sads = [Sad::default(), Sad::default()];
+        let mut installed = VecDeque::new();
+        let mut rounds = 0;
+        while rounds < 30_000 {
+            rounds += 1;
+            let spi = spis.generate();
+            // Every third negotiation fails.
+            if rounds % 3 != 0 {
+                in_use.add(spi);
+                assert!(sads[owner(spi, 2)].insert(spi, Box::new(rounds)).is_none());
+                installed.push_back(spi);
+            }
+            if installed.len() > 5000 {
+                let old = installed.pop_front().unwrap();
+                in_use.remove(old);
+                assert!(sads[owner(old, 2)].remove(old).is_some());
+            }
+        }
+        for sad in &sads {
+            assert!(sad.strays.is_empty(), "two SAs were given one slot");
+            assert_eq!(sad.len(), 2500);
+            assert!(sad.chunks.len() * CHUNK <= 2 * 2501 + 1024 + CHUNK, "{} chunks", sad.chunks.len());
         }
     }
 
+    /// What is free is found, also behind long rows of used slots, and the last one too; then nothing is.
     #[test]
-    fn reserved_and_used_spis_are_skipped() {
-        let in_use = SpisInUse::default();
-        let mut spis = SteeringSpis::new(Box::new(Low(0)), 1, in_use.clone());
-        let got: HashSet<_> = (0..4).map(|_| spis.generate().get()).collect();
-        assert_eq!(got, HashSet::from([256, 257, 258, 259]));
-        // Three of them are installed; the fourth is forgotten in the course of time.
+    fn slots_run_out() {
+        let mut slots = Slots::default();
+        let mut given = 0;
+        while let Some(slot) = slots.next() {
+            assert!(slot > 0 && slot < SLOTS);
+            slots.mark(slot, true);
+            given += 1;
+        }
+        assert_eq!((given, slots.count), (SLOTS - 1, SLOTS - 1));
+        slots.mark(7, false);
+        assert_eq!(slots.next(), Some(7));
+    }
+
+    #[test]
+    fn without_a_slot_any_free_spi_is_given() {
+        /// Gives low numbers only: most are no SPIs, the rest collide.
+        struct Low(u32);
+        impl SecureRandom for Low {
+            fn fill(&mut self, out: &mut [u8]) -> Result<(), CryptoError> {
+                self.0 += 1;
+                out.copy_from_slice(&(self.0 % 260).to_be_bytes());
+                Ok(())
+            }
+        }
+        let in_use = SpisInUse::new(1);
+        let mut spis = SteeringSpis::new(Box::new(Low(0)), in_use.clone());
+        for slot in 0..SLOTS {
+            in_use.lock().slots[0].mark(slot, true);
+        }
         for spi in [256, 258, 259] {
             in_use.add(Spi::new(spi).unwrap());
         }
-        spis.latest.clear();
         assert_eq!(spis.generate().get(), 257);
-        in_use.remove(Spi::new(258).unwrap());
-        assert_eq!(spis.generate().get(), 258);
     }
 
-    #[test]
-    fn table() {
-        let mut sad = Sad::default();
-        let (a, b) = (Spi::new(256).unwrap(), Spi::new(u32::MAX).unwrap());
-        assert!(sad.is_empty());
-        sad.insert(a, Box::new(1));
-        sad.insert(b, Box::new(2));
-        assert_eq!(sad.get_mut(a), Some(&mut 1));
-        assert_eq!(sad.remove(a), Some(Box::new(1)));
-        assert_eq!(sad.get_mut(a), None);
-        assert_eq!(sad.len(), 1);
+    proptest! {
+        /// Whatever the SPIs, those of one slot among them, it does what a plain map does.
+        #[test]
+        fn equals_a_map(steps in proptest::collection::vec((0_u8..3, 0_u32..3, 0_u32..4), 1..200)) {
+            let (mut sad, mut map) = (Sad::default(), HashMap::new());
+            for (i, (step, slot, low)) in steps.into_iter().enumerate() {
+                let number = (slot * 0x7ff_u32) << RANDOM_BITS | (256 + low);
+                let spi = Spi::new(number).unwrap();
+                match step {
+                    0 => prop_assert_eq!(sad.insert(spi, Box::new(i)).map(|old| *old), map.insert(number, i)),
+                    1 => prop_assert_eq!(sad.remove(spi).map(|old| *old), map.remove(&number)),
+                    _ => prop_assert_eq!(sad.get_mut(spi).copied(), map.get(&number).copied()),
+                }
+                prop_assert_eq!(sad.len(), map.len());
+                prop_assert_eq!(sad.is_empty(), map.is_empty());
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::classify::{Flow, Selector, SelectorPair};
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// What a lookup finds.
@@ -24,21 +24,49 @@ pub struct Policy {
 pub struct Spd {
     /// Longest prefix first; none is empty.
     levels: Vec<Level>,
+    lists: Lists,
     installed: HashMap<u32, Arc<SelectorPair>>,
-    sequence: u64,
 }
 
 #[derive(Debug)]
 struct Level {
     mask: u128,
-    table: HashMap<u128, Bucket, FoldState>,
+    table: HashMap<Prefix, Target, FoldState>,
 }
 
-/// The entries of one prefix; nearly always one, which therefore stands in the table itself.
-#[derive(Debug)]
-struct Bucket {
-    first: Entry,
-    rest: Vec<Entry>,
+/// A prefix as a key of eight octets' alignment: with its target it takes 24 octets of a table, where a u128 takes 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Prefix([u64; 2]);
+
+impl From<u128> for Prefix {
+    #[inline]
+    fn from(prefix: u128) -> Self {
+        Self([(prefix >> 64) as u64, prefix as u64])
+    }
+}
+
+impl Hash for Prefix {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from(self.0[0]) << 64 | u128::from(self.0[1]));
+    }
+}
+
+/// What a prefix leads to. It is small, for what a lookup costs among many entries is the cache lines that it touches.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    /// The one policy of the prefix, whatever the packet's other values: a client's address, or route.
+    Policy { reqid: u32, owner: u16 },
+    /// Its place in [`Lists`].
+    List(u32),
+}
+
+/// Prefixes with several entries, or with one that looks at more than the destination. Those with a protocol or ports
+/// come first, then the latest.
+#[derive(Debug, Default)]
+struct Lists {
+    lists: Vec<Vec<Entry>>,
+    free: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,11 +76,31 @@ struct Entry {
     local: (u128, u128),
     /// Everything else.
     full: Option<Arc<SelectorPair>>,
-    /// Sorts within a bucket: greatest first.
-    rank: (bool, u64),
+    /// Whether protocol or ports count.
+    specific: bool,
 }
 
 impl Entry {
+    fn new(policy: Policy, remote: &Selector, selectors: &Arc<SelectorPair>) -> Self {
+        let simple = match &*selectors.local {
+            [local] if local.is_address_only() && remote.is_address_only() => Some(*local),
+            _ => None,
+        };
+        Self {
+            policy,
+            local: simple.map_or((0, 0), |local| (local.first, local.last)),
+            full: if simple.is_some() { None } else { Some(Arc::clone(selectors)) },
+            specific: specific(remote) || selectors.local.iter().all(specific),
+        }
+    }
+
+    /// The target in its short form, where nothing but the destination counts.
+    fn target(&self) -> Option<Target> {
+        let Policy { reqid, owner } = self.policy;
+        let any = self.full.is_none() && self.local == (0, u128::MAX);
+        any.then(|| u16::try_from(owner).ok())?.map(|owner| Target::Policy { reqid, owner })
+    }
+
     #[inline]
     fn matches(&self, flow: &Flow) -> bool {
         match &self.full {
@@ -66,20 +114,18 @@ impl Spd {
     /// Enters the selectors of a reqid, in place of what it had.
     pub fn insert(&mut self, policy: Policy, selectors: Arc<SelectorPair>) {
         self.remove(policy.reqid);
-        self.sequence += 1;
         for remote in &selectors.remote {
-            let simple = match &*selectors.local {
-                [local] if local.is_address_only() && remote.is_address_only() => Some(*local),
-                _ => None,
-            };
-            let entry = Entry {
-                policy,
-                local: simple.map_or((0, 0), |local| (local.first, local.last)),
-                full: if simple.is_some() { None } else { Some(Arc::clone(&selectors)) },
-                rank: (specific(remote) || selectors.local.iter().all(specific), self.sequence),
-            };
+            let entry = Entry::new(policy, remote, &selectors);
             for (prefix, mask) in prefixes(remote.first, remote.last) {
-                self.level(mask).enter(prefix, entry.clone());
+                // A longer prefix is a greater mask.
+                let at = self.levels.partition_point(|level| level.mask > mask);
+                if self.levels.get(at).is_none_or(|level| level.mask != mask) {
+                    let table = HashMap::with_hasher(FoldState::default());
+                    self.levels.insert(at, Level { mask, table });
+                }
+                let table = &mut self.levels[at].table;
+                let target = self.lists.enter(table.get(&prefix.into()).copied(), &entry);
+                table.insert(prefix.into(), target);
             }
         }
         self.installed.insert(policy.reqid, selectors);
@@ -90,9 +136,12 @@ impl Spd {
         let Some(selectors) = self.installed.remove(&reqid) else { return };
         for remote in &selectors.remote {
             for (prefix, mask) in prefixes(remote.first, remote.last) {
-                if let Some(level) = self.levels.iter_mut().find(|level| level.mask == mask) {
-                    level.take_out(prefix, reqid);
-                }
+                let Some(level) = self.levels.iter_mut().find(|level| level.mask == mask) else { continue };
+                let Some(target) = level.table.get(&prefix.into()) else { continue };
+                match self.lists.take_out(*target, reqid) {
+                    Some(rest) => level.table.insert(prefix.into(), rest),
+                    None => level.table.remove(&prefix.into()),
+                };
             }
         }
         self.levels.retain(|level| !level.table.is_empty());
@@ -102,12 +151,16 @@ impl Spd {
     #[inline]
     pub fn lookup(&self, flow: &Flow) -> Option<Policy> {
         for level in &self.levels {
-            let Some(bucket) = level.table.get(&(flow.destination & level.mask)) else { continue };
-            if bucket.first.matches(flow) {
-                return Some(bucket.first.policy);
-            }
-            if let Some(entry) = bucket.rest.iter().find(|entry| entry.matches(flow)) {
-                return Some(entry.policy);
+            match level.table.get(&(flow.destination & level.mask).into()) {
+                Some(Target::Policy { reqid, owner }) => {
+                    return Some(Policy { reqid: *reqid, owner: usize::from(*owner) });
+                }
+                Some(Target::List(at)) => {
+                    if let Some(policy) = self.lists.find(*at, flow) {
+                        return Some(policy);
+                    }
+                }
+                None => {}
             }
         }
         None
@@ -122,50 +175,66 @@ impl Spd {
     pub fn is_empty(&self) -> bool {
         self.installed.is_empty()
     }
-
-    fn level(&mut self, mask: u128) -> &mut Level {
-        // A longer prefix is a greater mask.
-        let at = self.levels.partition_point(|level| level.mask > mask);
-        if self.levels.get(at).is_none_or(|level| level.mask != mask) {
-            self.levels.insert(at, Level { mask, table: HashMap::with_hasher(FoldState::default()) });
-        }
-        &mut self.levels[at]
-    }
 }
 
 fn specific(selector: &Selector) -> bool {
     !selector.is_address_only()
 }
 
-impl Level {
-    fn enter(&mut self, prefix: u128, entry: Entry) {
-        match self.table.entry(prefix) {
-            std::collections::hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Bucket { first: entry, rest: Vec::new() });
-            }
-            std::collections::hash_map::Entry::Occupied(mut occupied) => {
-                let bucket = occupied.get_mut();
-                if entry.rank > bucket.first.rank {
-                    let second = std::mem::replace(&mut bucket.first, entry);
-                    bucket.rest.insert(0, second);
-                } else {
-                    let at = bucket.rest.partition_point(|other| other.rank > entry.rank);
-                    bucket.rest.insert(at, entry);
-                }
-            }
-        }
+impl Lists {
+    /// Apart from the lookup, which is short without it.
+    #[inline(never)]
+    fn find(&self, at: u32, flow: &Flow) -> Option<Policy> {
+        self.lists[at as usize].iter().find(|entry| entry.matches(flow)).map(|entry| entry.policy)
     }
 
-    fn take_out(&mut self, prefix: u128, reqid: u32) {
-        let Some(bucket) = self.table.get_mut(&prefix) else { return };
-        bucket.rest.retain(|entry| entry.policy.reqid != reqid);
-        if bucket.first.policy.reqid == reqid {
-            if bucket.rest.is_empty() {
-                self.table.remove(&prefix);
-            } else {
-                bucket.first = bucket.rest.remove(0);
-            }
+    /// Where a prefix that led to `old` leads to with one entry more.
+    fn enter(&mut self, old: Option<Target>, entry: &Entry) -> Target {
+        let at = match old {
+            None => match entry.target() {
+                Some(target) => return target,
+                None => self.keep(Vec::new()),
+            },
+            Some(Target::Policy { reqid, owner }) => self.keep(vec![Entry {
+                policy: Policy { reqid, owner: usize::from(owner) },
+                local: (0, u128::MAX),
+                full: None,
+                specific: false,
+            }]),
+            Some(Target::List(at)) => at,
+        };
+        let list = &mut self.lists[at as usize];
+        let before = list.partition_point(|other| other.specific && !entry.specific);
+        list.insert(before, entry.clone());
+        Target::List(at)
+    }
+
+    /// Where it leads to without those of a reqid; `None`: nowhere.
+    fn take_out(&mut self, target: Target, gone: u32) -> Option<Target> {
+        let at = match target {
+            Target::Policy { reqid, .. } => return (reqid != gone).then_some(target),
+            Target::List(at) => at,
+        };
+        let list = &mut self.lists[at as usize];
+        list.retain(|entry| entry.policy.reqid != gone);
+        let short = match &**list {
+            [] => None,
+            [entry] if entry.target().is_some() => entry.target(),
+            _ => return Some(target),
+        };
+        *list = Vec::new();
+        self.free.push(at);
+        short
+    }
+
+    fn keep(&mut self, list: Vec<Entry>) -> u32 {
+        if let Some(at) = self.free.pop() {
+            self.lists[at as usize] = list;
+            return at;
         }
+        self.lists.push(list);
+        u32::try_from(self.lists.len() - 1)
+            .expect("fewer lists than reqids times 254, and memory ends before")
     }
 }
 
@@ -190,14 +259,15 @@ fn host_bits(bits: u32) -> u128 {
     u128::MAX.checked_shr(128 - bits).unwrap_or(0)
 }
 
-/// A hash for addresses: one multiplication. The keys are random per table, for selectors are in part the peers' choice.
+/// A hash for addresses: one multiplication, its halves folded into each other. The keys are random per table, for
+/// selectors are in part the peers' choice.
 #[derive(Clone, Debug)]
 struct FoldState(u64, u64);
 
 impl Default for FoldState {
     fn default() -> Self {
         let random = std::collections::hash_map::RandomState::new();
-        Self(random.hash_one(0_u64) | 1, random.hash_one(1_u64))
+        Self(random.hash_one(0_u64), random.hash_one(1_u64))
     }
 }
 
@@ -218,15 +288,12 @@ impl Hasher for Fold {
     #[inline]
     fn write_u128(&mut self, value: u128) {
         let (high, low) = ((value >> 64) as u64, value as u64);
-        let product = u128::from(high ^ self.keys.0) * u128::from(low ^ self.keys.1)
-            + u128::from(high.rotate_left(32).wrapping_mul(self.keys.0));
-        self.hash = (((product >> 64) as u64) ^ (product as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.hash ^= self.hash >> 32;
+        let product = u128::from(high ^ self.keys.0) * u128::from(low ^ self.keys.1);
+        self.hash ^= (product >> 64) as u64 ^ product as u64;
     }
-    #[inline]
     fn write(&mut self, octets: &[u8]) {
         for octet in octets {
-            self.hash = (self.hash ^ u64::from(*octet)).wrapping_mul(self.keys.0);
+            self.write_u128(u128::from(self.hash) << 64 | u128::from(*octet));
         }
     }
     #[inline]
@@ -300,6 +367,10 @@ mod tests {
     }
 
     fn selector() -> impl Strategy<Value = Selector> {
+        prop_oneof![1 => Just(range(0, u128::MAX)), 3 => small_selector()]
+    }
+
+    fn small_selector() -> impl Strategy<Value = Selector> {
         let port = 0_u16..4;
         (0_u128..20, 0_u128..20, prop::sample::select(vec![0_u8, 6]), port.clone(), port, prop::bool::ANY)
             .prop_map(|(a, b, protocol, c, d, whole)| {
@@ -310,26 +381,51 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
-        /// A lookup finds something exactly where a plain list does, and what it finds fits.
+        /// A lookup finds what a plain list does, gone through by the rules: the longest prefix, then with protocol or
+        /// ports, then the latest.
         #[test]
         fn equals_a_plain_list(
             entries in proptest::collection::vec((selector(), selector()), 0..12),
-            gone in 0_u32..12,
+            gone in proptest::collection::vec(0_u32..12, 0..8),
             source in 0_u128..20, destination in 0_u128..20, proto in prop::sample::select(vec![6_u8, 17]), port in 0_u16..4,
         ) {
             let mut spd = Spd::default();
-            let mut list = Vec::new();
             for (i, (local, remote)) in entries.iter().enumerate() {
                 spd.insert(policy(i as u32), pair(*local, *remote));
-                list.push(pair(*local, *remote));
             }
-            spd.remove(gone);
+            for reqid in &gone {
+                spd.remove(*reqid);
+            }
             let flow = flow(source, destination, proto, Ports::Known(port, port));
-            let fits = |i: u32| i != gone && list[i as usize].matches_outbound(&flow);
-            match spd.lookup(&flow) {
-                Some(policy) => prop_assert!(fits(policy.reqid)),
-                None => prop_assert!(!(0..list.len() as u32).any(fits)),
+            let expected = entries
+                .iter()
+                .enumerate()
+                .filter(|(i, (local, remote))| {
+                    !gone.contains(&(*i as u32)) && pair(*local, *remote).matches_outbound(&flow)
+                })
+                .max_by_key(|(i, (local, remote))| {
+                    let mask = prefixes(remote.first, remote.last)
+                        .find(|(prefix, mask)| destination & mask == *prefix)
+                        .map(|(_, mask)| mask);
+                    (mask, specific(local) || specific(remote), *i)
+                })
+                .map(|(i, _)| policy(i as u32));
+            prop_assert_eq!(spd.lookup(&flow), expected);
+        }
+
+        /// Nothing is left behind when all are gone.
+        #[test]
+        fn empties(entries in proptest::collection::vec((selector(), selector()), 0..12)) {
+            let mut spd = Spd::default();
+            for (i, (local, remote)) in entries.iter().enumerate() {
+                spd.insert(policy(i as u32), pair(*local, *remote));
             }
+            for i in 0..entries.len() {
+                spd.remove(i as u32);
+            }
+            prop_assert!(spd.is_empty() && spd.levels.is_empty());
+            prop_assert!(spd.lists.lists.iter().all(Vec::is_empty));
+            prop_assert_eq!(spd.lists.lists.len(), spd.lists.free.len());
         }
     }
 }
