@@ -123,6 +123,11 @@ impl Ferry {
         serde_json::from_str(&text).with_context(|| format!("ferry6 status --json is no JSON:\n{text}"))
     }
 
+    /// Its PID, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()

@@ -167,6 +167,11 @@ impl StrongSwan {
         run(&mut command, &format!("swanctl {}", arguments.join(" ")))
     }
 
+    /// The PID of charon.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
         let read = |name: &str| fs::read(self.dir.join(name)).unwrap_or_default();
@@ -197,7 +202,6 @@ fn strongswan_conf(dir: &Path, uri: &str, config: &Config) -> String {
   retransmit_tries = 4
   retransmit_timeout = 1.0
   retransmit_base = 1.5
-  {}
   plugins {{
     include {PLUGINS}/*.conf
     kernel-libipsec {{ load = yes }}
@@ -218,10 +222,11 @@ fn strongswan_conf(dir: &Path, uri: &str, config: &Config) -> String {
       flush_line = yes
     }}
   }}
+  {}
 }}
 ",
-        config.charon,
-        dir.join("charon.log").display()
+        dir.join("charon.log").display(),
+        config.charon
     )
 }
 

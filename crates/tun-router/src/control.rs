@@ -488,7 +488,11 @@ impl Control {
         self.parts.inbound[worker].post(InboundMessage::Command(InboundCommand::Remove(spi)));
         self.parts.spis.remove(spi);
         if let Some(child) = self.children.get_mut(&reqid) {
-            child.pairs.retain(|pair| pair.inbound != spi);
+            // What it dropped stays in the sum of all: a count in `status` never falls.
+            for pair in child.pairs.extract_if(.., |pair| pair.inbound == spi) {
+                self.parts.drops[0].add_all(&pair.counters_in.drops);
+                self.parts.drops[0].add_all(&pair.counters_out.drops);
+            }
             if child.pairs.is_empty() {
                 self.load[child.owner] -= 1;
                 self.children.remove(&reqid);

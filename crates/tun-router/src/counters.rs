@@ -116,6 +116,13 @@ impl Drops {
         add(&self.0[reason as usize], packets);
     }
 
+    /// Adds what others have counted.
+    pub fn add_all(&self, others: &Drops) {
+        for reason in DropReason::ALL {
+            self.add(*reason, others.get(*reason));
+        }
+    }
+
     /// The count so far.
     pub fn get(&self, reason: DropReason) -> u64 {
         self.0[reason as usize].load(Relaxed)
