@@ -196,6 +196,40 @@ pub fn tcp_from(
     client.and(server)
 }
 
+/// [`tcp_both_ways`] on `streams` connections at once, so many octets on each.
+pub fn tcp_streams(from: &Host, to: &Host, address: Ipv6Addr, octets: usize, streams: usize) -> Result<()> {
+    let listener = to.run(|| TcpListener::bind((address, PORT))).context("cannot listen")?;
+    let server = std::thread::spawn(move || -> Result<()> {
+        let serve = move |mut stream: TcpStream| -> Result<()> {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            receive(&mut stream, octets, 1).context("the server receives")?;
+            send(&mut stream, octets, 2).context("the server sends")
+        };
+        let mut threads = Vec::new();
+        for _ in 0..streams {
+            let (stream, _) = accept(&listener)?;
+            threads.push(std::thread::spawn(move || serve(stream)));
+        }
+        all(threads)
+    });
+    let mut clients = Vec::new();
+    for _ in 0..streams {
+        let stream = from.run(|| TcpStream::connect_timeout(&(address, PORT).into(), PATIENCE));
+        let mut stream = stream.context("connect")?;
+        clients.push(std::thread::spawn(move || client_half(&mut stream, octets)));
+    }
+    all(clients).and(all([server]))
+}
+
+fn all(threads: impl IntoIterator<Item = JoinHandle<Result<()>>>) -> Result<()> {
+    let ends = threads.into_iter().map(|thread| match thread.join() {
+        Ok(end) => end,
+        Err(_) => bail!("a TCP thread panicked"),
+    });
+    ends.collect::<Vec<_>>().into_iter().collect()
+}
+
 /// The client's half, from the network namespace of this process.
 pub fn tcp_client(address: Ipv6Addr, octets: usize) -> Result<()> {
     client_half(

@@ -4,6 +4,7 @@ use crate::ike::encodable;
 use crate::input::Input;
 use bytes::Bytes;
 use ferry6_crypto::{CipherSuite, PacketKeys, fuzzing};
+use ferry6_ike::config::PerResource;
 use ferry6_ike::event::Path;
 use ferry6_ike::testing::{Fate, Pair, Side, first_path, psk_connections};
 use ferry6_ike::wire::sk::{self, Reassembly, SkMessage};
@@ -80,7 +81,12 @@ pub fn ike_endpoints(data: &[u8]) {
     let (fates, rest) = input.0.split_at(decisions);
     let mut input = Input(rest);
 
-    let (client, broker) = psk_connections();
+    let (mut client, mut broker) = psk_connections();
+    if decisions % 2 == 1 {
+        // Several Child SAs (RFC 9611), and one more asked for than is granted.
+        client.per_resource = PerResource { wanted: 4, limit: 8 };
+        broker.per_resource = PerResource { wanted: 1, limit: 3 };
+    }
     let mut pair = Pair::new(fuzzing::PROVIDER, client, broker);
     let fates = Arc::new(Mutex::new(VecDeque::from(fates.to_vec())));
     let network = Arc::clone(&fates);

@@ -1,6 +1,6 @@
 //! Child SAs: what is negotiated for them, in IKE_AUTH and CREATE_CHILD_SA alike, and how they are installed.
 
-use crate::config::{AddressConfig, Connection, IpcompPolicy, Now, Role};
+use crate::config::{AddressConfig, Connection, EspProposal, IpcompPolicy, Now, Role};
 use crate::endpoint::{Endpoint, IkeSaCommon};
 use crate::established::Established;
 use crate::event::{Activate, ChildHalf, ChildSa, Event, Lease, Reqid};
@@ -20,15 +20,20 @@ const IPCOMP_DEFLATE: u8 = 2;
 /// One Child SA.
 pub(crate) struct Child {
     pub(crate) reqid: Reqid,
+    /// Its number among those of its reqid, where SA_RESOURCE_INFO was agreed upon (RFC 9611).
+    pub(crate) resource: Option<u32>,
     pub(crate) inbound: Spi,
     pub(crate) outbound: Spi,
     pub(crate) suite: CipherSuite,
     pub(crate) esn: bool,
+    pub(crate) ipcomp: bool,
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
     pub(crate) since: Instant,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) expire_at: Option<Instant>,
+    /// A fresh one that stands beside others is used from then on, whether the peer has shown that it is ready or not.
+    pub(crate) use_at: Option<Instant>,
     pub(crate) phase: Phase,
 }
 
@@ -37,7 +42,7 @@ pub(crate) struct Child {
 pub(crate) enum Phase {
     /// In use.
     Live,
-    /// Answered by us in a rekey: outbound is used when the peer has shown that it is ready.
+    /// Answered by us, in a rekey or beside others: outbound is used when the peer has shown that it is ready.
     Fresh,
     /// A rekey is wanted or on its way.
     Rekeying,
@@ -53,6 +58,19 @@ impl Child {
     /// Whether it carries, or will carry, the traffic of its reqid.
     pub(crate) fn is_current(&self) -> bool {
         matches!(self.phase, Phase::Live | Phase::Fresh | Phase::Rekeying)
+    }
+}
+
+/// What may be negotiated for a Child SA.
+pub(crate) struct Terms {
+    pub(crate) esp: Vec<EspProposal>,
+    pub(crate) ipcomp: IpcompPolicy,
+}
+
+impl Terms {
+    /// What the connection allows.
+    pub(crate) fn of(connection: &Connection) -> Self {
+        Self { esp: connection.esp.clone(), ipcomp: connection.ipcomp }
     }
 }
 
@@ -118,6 +136,24 @@ pub(crate) fn remote_policy(connection: &Connection, lease: &Lease) -> Vec<Traff
     }
 }
 
+/// For what an inbound SPI is, which decides on the worker that owns it.
+#[derive(Clone, Copy)]
+pub(crate) enum SpiFor<'a> {
+    /// A Child SA of a new reqid.
+    New,
+    /// One that takes the place of this one.
+    InPlaceOf(Spi),
+    /// One more beside these.
+    Beside(&'a [Spi]),
+}
+
+impl SpiFor<'_> {
+    /// In a rekey, in place of what is rekeyed.
+    pub(crate) fn replacing(old: Option<Spi>) -> Self {
+        old.map_or(Self::New, Self::InPlaceOf)
+    }
+}
+
 fn ipcomp_payload(cpi: u16) -> Payload {
     let [high, low] = cpi.to_be_bytes();
     notify::plain(notify::IPCOMP_SUPPORTED, vec![high, low, IPCOMP_DEFLATE])
@@ -136,16 +172,16 @@ fn peer_cpi(payloads: &Payloads) -> Option<u16> {
 /// Our offer and its payloads: `[N(IPCOMP_SUPPORTED)] SA`, then what `between` holds (nonce, KE), then `TSi TSr`.
 pub(crate) fn offer(
     endpoint: &mut Endpoint,
-    connection: &Connection,
+    terms: &Terms,
     local_ts: Vec<TrafficSelector>,
     remote_ts: Vec<TrafficSelector>,
     with_ke: bool,
-    replaces: Option<Spi>,
+    spi: SpiFor<'_>,
     between: Vec<Payload>,
 ) -> Result<(Offer, Vec<Payload>), CryptoError> {
-    let inbound = endpoint.fresh_spi(replaces);
-    let proposals = negotiation::offer_esp(&connection.esp, inbound, with_ke);
-    let cpi = match connection.ipcomp {
+    let inbound = endpoint.fresh_spi(spi);
+    let proposals = negotiation::offer_esp(&terms.esp, inbound, with_ke);
+    let cpi = match terms.ipcomp {
         IpcompPolicy::On => Some(endpoint.fresh_cpi()?),
         IpcompPolicy::Off | IpcompPolicy::Accept => None,
     };
@@ -186,7 +222,7 @@ impl Offer {
 
 /// Chooses, as the exchange's responder. `ke` as in [`negotiation::select_esp`].
 pub(crate) fn choose(
-    connection: &Connection,
+    terms: &Terms,
     payloads: &Payloads,
     ke: Option<Option<Group>>,
 ) -> Result<SelectedEsp, Refusal> {
@@ -194,7 +230,7 @@ pub(crate) fn choose(
         .sa
         .as_deref()
         .ok_or_else(|| Refusal::new(notify::INVALID_SYNTAX, "the request has no SA payload"))?;
-    negotiation::select_esp(&connection.esp, offered, ke).ok_or_else(|| {
+    negotiation::select_esp(&terms.esp, offered, ke).ok_or_else(|| {
         Refusal::new(
             notify::NO_PROPOSAL_CHOSEN,
             format!(
@@ -208,12 +244,12 @@ pub(crate) fn choose(
 /// Narrows the peer's selectors to ours, as the exchange's responder, and takes an SPI.
 pub(crate) fn answer(
     endpoint: &mut Endpoint,
-    connection: &Connection,
+    ipcomp: IpcompPolicy,
     selected: SelectedEsp,
     payloads: &Payloads,
     local: &[TrafficSelector],
     remote: &[TrafficSelector],
-    replaces: Option<Spi>,
+    spi: SpiFor<'_>,
 ) -> Result<Negotiated, Refusal> {
     let (Some(ts_initiator), Some(ts_responder)) = (&payloads.ts_initiator, &payloads.ts_responder) else {
         return Err(Refusal::new(notify::INVALID_SYNTAX, "the request has no traffic selectors"));
@@ -226,13 +262,13 @@ pub(crate) fn answer(
             "the peer's traffic selectors have nothing in common with the connection's",
         ));
     }
-    let cpi = match (connection.ipcomp, peer_cpi(payloads)) {
+    let cpi = match (ipcomp, peer_cpi(payloads)) {
         (IpcompPolicy::Accept | IpcompPolicy::On, Some(theirs)) => {
             endpoint.fresh_cpi().ok().map(|c| (c, theirs))
         }
         _ => None,
     };
-    Ok(Negotiated { selected, inbound: endpoint.fresh_spi(replaces), cpi, local_ts, remote_ts })
+    Ok(Negotiated { selected, inbound: endpoint.fresh_spi(spi), cpi, local_ts, remote_ts })
 }
 
 impl Negotiated {
@@ -250,6 +286,8 @@ impl Negotiated {
 /// How a new Child SA takes its place.
 pub(crate) struct Placement {
     pub(crate) reqid: Reqid,
+    /// As in [`Child::resource`].
+    pub(crate) resource: Option<u32>,
     /// Our role in the exchange that made it.
     pub(crate) exchange_role: Role,
     pub(crate) activate: Activate,
@@ -303,6 +341,7 @@ impl Established {
             ike: common.id,
             connection: connection.name.clone(),
             reqid: place.reqid,
+            resource: place.resource.unwrap_or(0),
             inbound: ChildHalf { spi: inbound, keys: theirs, ipcomp_cpi: cpi.map(|c| c.0) },
             outbound: ChildHalf { spi: outbound, keys: ours, ipcomp_cpi: cpi.map(|c| c.1) },
             esn: selected.esn(),
@@ -321,15 +360,18 @@ impl Established {
         self.last_child = now.monotonic;
         self.children.push(Child {
             reqid: place.reqid,
+            resource: place.resource,
             inbound,
             outbound,
             suite: selected.suite(),
             esn: selected.esn(),
+            ipcomp: cpi.is_some(),
             local_ts,
             remote_ts,
             since: now.monotonic,
             rekey_at: lifetime.map(|d| now.monotonic + d - d.mul_f64(share)),
             expire_at: lifetime.map(|d| now.monotonic + d + hard_margin(d)),
+            use_at: None,
             phase,
         });
         endpoint.children.insert(inbound, common.local_spi);
@@ -369,7 +411,7 @@ impl Established {
 
     /// Sets the timer to the first of the Child SAs' times.
     pub(crate) fn arm_children(&self, common: &mut IkeSaCommon) {
-        let next = self.children.iter().flat_map(|c| [c.rekey_at, c.expire_at]).flatten().min();
+        let next = self.children.iter().flat_map(|c| [c.rekey_at, c.expire_at, c.use_at]).flatten().min();
         common.timers.set_or_stop(crate::timer::Timer::Children, next);
     }
 }

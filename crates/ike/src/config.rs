@@ -142,6 +142,28 @@ pub enum IpcompPolicy {
     On,
 }
 
+/// Several Child SAs with the same traffic selectors, so that each core of a machine has one of its own (RFC 9611). The
+/// numbers count the first one, too; without more than one, SA_RESOURCE_INFO is neither sent nor answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PerResource {
+    /// As many we ask for, as the initiator of the IKE SA.
+    pub wanted: usize,
+    /// As many the peer may have; beyond them TS_MAX_QUEUE. RFC 9611 section 6: at least twice the cores.
+    pub limit: usize,
+}
+
+impl PerResource {
+    /// Whether we ask for more than one.
+    pub(crate) fn asks(self) -> bool {
+        self.wanted > 1
+    }
+
+    /// Whether we take part when a peer asks.
+    pub(crate) fn answers(self) -> bool {
+        self.limit > 1
+    }
+}
+
 /// What a new IKE SA means for older ones of the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Unique {
@@ -179,6 +201,8 @@ pub struct Connection {
     pub addresses: AddressConfig,
     /// IPComp.
     pub ipcomp: IpcompPolicy,
+    /// Several Child SAs for one tunnel (RFC 9611).
+    pub per_resource: PerResource,
     /// Whether to announce MOBIKE (RFC 4555).
     pub mobike: bool,
     /// Largest IKE message in octets, IP and UDP headers not counted (RFC 7383); `None` switches fragmentation off.
@@ -323,6 +347,11 @@ pub trait SpiGenerator: Send {
     /// The same for an SA that takes the place of `old` in a rekey: with the same owner, so that no packet of the old one is
     /// overtaken by one of the new.
     fn generate_in_place_of(&mut self, _old: ferry6_crypto::Spi) -> ferry6_crypto::Spi {
+        self.generate()
+    }
+
+    /// The same for one more SA with the selectors of these: with an owner that has few of them.
+    fn generate_beside(&mut self, _others: &[ferry6_crypto::Spi]) -> ferry6_crypto::Spi {
         self.generate()
     }
 }

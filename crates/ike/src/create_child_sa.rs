@@ -3,7 +3,7 @@
 //! When both ends rekey the same SA at once, both exchanges go through, and the one with the lowest of the four
 //! nonces is the redundant one; whoever began it deletes what it made (sections 2.8.1, 2.8.2).
 
-use crate::child::{self, Child, Offer, Phase, Placement, Refusal};
+use crate::child::{self, Child, Offer, Phase, Placement, Refusal, SpiFor, Terms};
 use crate::config::{Now, Role};
 use crate::endpoint::{Endpoint, IkeSa, IkeSaCommon, State};
 use crate::established::{Established, Pending, Task};
@@ -12,6 +12,7 @@ use crate::keymat::Skeyseed;
 use crate::negotiation::{self, SelectedIke};
 use crate::notify;
 use crate::payloads::{Payloads, key_exchange};
+use crate::per_resource;
 use crate::selector::TrafficSelector;
 use crate::spare::{Heir, Spare, Successor};
 use crate::timer::{Timer, Timers};
@@ -21,7 +22,7 @@ use ferry6_crypto::{CryptoError, Group, KeyExchange, Secret, Spi};
 use std::time::Duration;
 
 /// Child SAs of one IKE SA, those that are being replaced included.
-const MAX_CHILDREN: usize = 32;
+const MAX_CHILDREN: usize = 64;
 /// When a rekey was refused, the next attempt comes after this.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 
@@ -64,19 +65,48 @@ pub(crate) struct ChildRequest {
     groups_tried: Vec<Group>,
     ni: Vec<u8>,
     reqid: Reqid,
-    rekeys: Option<Spi>,
+    place: Place,
+    resource: Option<u32>,
     peer: Option<PeerRekey<Spi>>,
+}
+
+/// Where among the others a Child SA belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It is the first of its reqid.
+    First,
+    /// In place of the one with this inbound SPI.
+    InPlaceOf(Spi),
+    /// Beside the others of its reqid (RFC 9611).
+    Beside,
+}
+
+impl Place {
+    fn rekeys(self) -> Option<Spi> {
+        match self {
+            Self::InPlaceOf(old) => Some(old),
+            Self::First | Self::Beside => None,
+        }
+    }
 }
 
 /// For whom a Child SA is.
 struct Wanted {
     reqid: Reqid,
-    rekeys: Option<Spi>,
+    place: Place,
+    /// What SA_RESOURCE_INFO says; `None`: nothing.
+    resource: Option<u32>,
+    terms: Terms,
     local_ts: Vec<TrafficSelector>,
     remote_ts: Vec<TrafficSelector>,
 }
 
 impl ChildRequest {
+    /// Whether it asks for one more Child SA, to stand beside others.
+    pub(crate) fn is_beside(&self) -> bool {
+        self.place == Place::Beside
+    }
+
     /// Rekeys the Child SA with this inbound SPI, if that is still wanted.
     pub(crate) fn rekey(
         s: &mut Established,
@@ -86,12 +116,11 @@ impl ChildRequest {
         inbound: Spi,
     ) -> Result<(), CryptoError> {
         let Some(child) = s.child(inbound).filter(|c| c.phase == Phase::Rekeying) else { return Ok(()) };
-        let wanted = Wanted {
-            reqid: child.reqid,
-            rekeys: Some(inbound),
-            local_ts: child.local_ts.clone(),
-            remote_ts: child.remote_ts.clone(),
-        };
+        let (reqid, resource) = (child.reqid, child.resource);
+        let (local_ts, remote_ts) = (child.local_ts.clone(), child.remote_ts.clone());
+        let terms = Terms::of(&s.connection);
+        let place = Place::InPlaceOf(inbound);
+        let wanted = Wanted { reqid, place, resource, terms, local_ts, remote_ts };
         Self::send(s, endpoint, now, common, wanted, Vec::new())
     }
 
@@ -104,9 +133,34 @@ impl ChildRequest {
     ) -> Result<(), CryptoError> {
         let wanted = Wanted {
             reqid: endpoint.fresh_reqid(),
-            rekeys: None,
+            place: Place::First,
+            resource: s.connection.per_resource.asks().then_some(0),
+            terms: Terms::of(&s.connection),
             local_ts: child::local_policy(&s.connection, &s.lease),
             remote_ts: child::remote_policy(&s.connection, &s.lease),
+        };
+        Self::send(s, endpoint, now, common, wanted, Vec::new())
+    }
+
+    /// One more beside those of this reqid, with the same properties (RFC 9611 section 4), if that is still wanted.
+    pub(crate) fn beside(
+        s: &mut Established,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        reqid: Reqid,
+    ) -> Result<(), CryptoError> {
+        if !s.wants_more(reqid) {
+            return Ok(());
+        }
+        let Some(like) = s.model_of(reqid) else { return Ok(()) };
+        let wanted = Wanted {
+            reqid,
+            place: Place::Beside,
+            resource: Some(s.free_resource(reqid)),
+            terms: Terms::like(like, &s.connection),
+            local_ts: like.local_ts.clone(),
+            remote_ts: like.remote_ts.clone(),
         };
         Self::send(s, endpoint, now, common, wanted, Vec::new())
     }
@@ -120,10 +174,9 @@ impl ChildRequest {
         wanted: Wanted,
         mut tried: Vec<Group>,
     ) -> Result<(), CryptoError> {
-        let connection = s.connection.clone();
-        let first = connection.esp.iter().flat_map(|p| &p.groups).copied();
-        let group =
-            tried.last().copied().or_else(|| first.into_iter().find(|&g| endpoint.crypto.groups.supports(g)));
+        let Wanted { reqid, place, resource, terms, local_ts, remote_ts } = wanted;
+        let mut groups = terms.esp.iter().flat_map(|p| &p.groups).copied();
+        let group = tried.last().copied().or_else(|| groups.find(|&g| endpoint.crypto.groups.supports(g)));
         let ke = group.map(|g| endpoint.crypto.groups.initiate(g)).transpose()?;
         if tried.is_empty() {
             tried.extend(group);
@@ -131,13 +184,18 @@ impl ChildRequest {
         let ni = endpoint.nonce()?;
         let mut between = vec![Payload::Nonce(ni.clone())];
         between.extend(ke.as_deref().map(|ke| key_exchange(ke.group(), ke.public())));
-        let Wanted { reqid, rekeys, local_ts, remote_ts } = wanted;
-        let (offer, offered) =
-            child::offer(endpoint, &connection, local_ts, remote_ts, true, rekeys, between)?;
-        let mut payloads: Vec<Payload> =
-            rekeys.map(|spi| notify::about_esp(notify::REKEY_SA, spi)).into_iter().collect();
+        let others = s.inbound_spis(reqid);
+        let spi = match place {
+            Place::First => SpiFor::New,
+            Place::InPlaceOf(old) => SpiFor::InPlaceOf(old),
+            Place::Beside => SpiFor::Beside(&others),
+        };
+        let (offer, offered) = child::offer(endpoint, &terms, local_ts, remote_ts, true, spi, between)?;
+        let mut payloads: Vec<Payload> = Vec::new();
+        payloads.extend(place.rekeys().map(|spi| notify::about_esp(notify::REKEY_SA, spi)));
+        payloads.extend(resource.map(per_resource::info));
         payloads.extend(offered);
-        let request = Self { offer, ke, groups_tried: tried, ni, reqid, rekeys, peer: None };
+        let request = Self { offer, ke, groups_tried: tried, ni, reqid, place, resource, peer: None };
         let pending = Pending::Child(Box::new(request));
         s.send(endpoint, now, common, ExchangeType::CreateChildSa, &payloads, pending);
         Ok(())
@@ -158,7 +216,8 @@ impl ChildRequest {
         if payloads.sa.is_none() {
             return self.on_refusal(s, endpoint, now, common, refusal(payloads));
         }
-        let Self { offer, ke, ni, reqid, rekeys, peer, .. } = self;
+        let Self { offer, ke, ni, reqid, place, resource, peer, .. } = self;
+        let rekeys = place.rekeys();
         let local = child::local_policy(&s.connection, &s.lease);
         let agreed = offer.accept(payloads, &local).and_then(|negotiated| {
             let nr = payloads.nonce.as_deref().ok_or("the answer has no nonce")?;
@@ -180,10 +239,36 @@ impl ChildRequest {
         let new = negotiated.inbound;
         let lost = peer.as_ref().is_some_and(|p| lower(&ni, nr) < p.lowest);
         let old = rekeys.filter(|old| s.child(*old).is_some());
-        let activate = if lost { Activate::Later } else { Activate::Now };
+        let agreed = payloads.has(notify::SA_RESOURCE_INFO);
+        let resource = match place {
+            Place::First => (agreed && s.connection.per_resource.asks()).then_some(0),
+            Place::InPlaceOf(_) => resource,
+            Place::Beside => Some(s.free_resource(reqid)),
+        };
+        // Those of one reqid have the same selectors, by RFC 9611 section 4; the peer narrowed it further.
+        let unlike = place == Place::Beside
+            && s.model_of(reqid).is_some_and(|like| {
+                like.local_ts != negotiated.local_ts || like.remote_ts != negotiated.remote_ts
+            });
+        let activate = if lost || unlike { Activate::Later } else { Activate::Now };
         let replaces = old.filter(|_| !lost);
-        let place = Placement { reqid, exchange_role: Role::Initiator, activate, replaces };
-        s.install(endpoint, common, now, negotiated, keys, place);
+        let placement = Placement { reqid, resource, exchange_role: Role::Initiator, activate, replaces };
+        s.install(endpoint, common, now, negotiated, keys, placement);
+        if unlike {
+            s.retire(new, Phase::Deleting);
+            s.want(Task::DeleteChild(new));
+            s.more.end();
+            let who = s.who(common);
+            endpoint.notice(true, format!("{who}: another Child SA has narrower selectors than the first"));
+            return State::Established(s);
+        }
+        match place {
+            Place::First => s.want_more(reqid),
+            Place::InPlaceOf(_) => {}
+            Place::Beside if s.wants_more(reqid) => s.want(Task::MoreChildren(reqid)),
+            // The next request tells the peer that its answer came, so that it may use what it answered.
+            Place::Beside => s.want(Task::Probe),
+        }
         if lost {
             // Ours is the redundant one; the peer deletes the one that both rekeyed.
             s.retire(new, Phase::Deleting);
@@ -211,7 +296,8 @@ impl ChildRequest {
         common: &mut IkeSaCommon,
         (notify_type, data): (u16, &[u8]),
     ) -> State {
-        let Self { offer, groups_tried, reqid, rekeys, peer, .. } = self;
+        let Self { offer, groups_tried, reqid, place, resource, peer, .. } = self;
+        let rekeys = place.rekeys();
         if let (Some(_), Some(old)) = (&peer, rekeys) {
             // The peer's own rekey of it stands.
             s.retire(old, Phase::ReplacedByPeer);
@@ -224,6 +310,11 @@ impl ChildRequest {
         }
         let other_group = other_group(data, &offer.proposals, &groups_tried);
         match (notify_type, other_group) {
+            (notify::TEMPORARY_FAILURE, _) if place == Place::Beside => {
+                if s.more.put_off() {
+                    s.want_later(endpoint, now, common, Task::MoreChildren(reqid));
+                }
+            }
             (notify::TEMPORARY_FAILURE, _) => {
                 let task = still_there.map_or(Task::NewChild, Task::RekeyChild);
                 s.want_later(endpoint, now, common, task);
@@ -232,7 +323,11 @@ impl ChildRequest {
                 let mut tried = groups_tried;
                 tried.push(group);
                 let (local_ts, remote_ts) = offer.selectors();
-                let wanted = Wanted { reqid, rekeys, local_ts, remote_ts };
+                let terms = match s.model_of(reqid).filter(|_| place == Place::Beside) {
+                    Some(like) => Terms::like(like, &s.connection),
+                    None => Terms::of(&s.connection),
+                };
+                let wanted = Wanted { reqid, place, resource, terms, local_ts, remote_ts };
                 if let Err(error) = Self::send(&mut s, endpoint, now, common, wanted, tried) {
                     let who = s.who(common);
                     endpoint.notice(true, format!("{who}: cannot rekey: {error}"));
@@ -246,6 +341,9 @@ impl ChildRequest {
                 if !s.children.iter().any(|c| c.reqid == reqid && c.is_current()) {
                     s.want(Task::NewChild);
                 }
+            }
+            _ if place == Place::Beside => {
+                s.refused_more(endpoint, common, reqid, notify_type);
             }
             _ => {
                 let name = notify::display(notify_type);
@@ -337,7 +435,13 @@ impl Established {
         let ni = payloads.nonce.as_deref().ok_or_else(|| syntax("the request has no nonce"))?;
         let ke_group = payloads.ke.as_ref().and_then(|(number, _)| Group::from_transform(*number));
         let connection = self.connection.clone();
-        let selected = child::choose(&connection, payloads, Some(ke_group))?;
+        let info = payloads.has(notify::SA_RESOURCE_INFO) && connection.per_resource.answers();
+        let beside = if old.is_none() && info { self.join(payloads)? } else { None };
+        let terms = match beside {
+            Some(like) => Terms::like(like, &connection),
+            None => Terms::of(&connection),
+        };
+        let selected = child::choose(&terms, payloads, Some(ke_group))?;
         let (ke, shared) = match selected.group() {
             None => (None, None),
             Some(group) => {
@@ -345,28 +449,41 @@ impl Established {
                 (Some(ke), Some(shared))
             }
         };
-        let (reqid, replaces, local, remote) = match old {
-            Some(old) => (old.reqid, Some(old.inbound), old.local_ts.clone(), old.remote_ts.clone()),
-            None => (
+        let replaces = old.map(|old| old.inbound);
+        let joins = beside.is_some();
+        let (reqid, resource, local, remote) = match (old, beside) {
+            (Some(old), _) => (old.reqid, old.resource, old.local_ts.clone(), old.remote_ts.clone()),
+            (None, Some(like)) => {
+                let resource = Some(self.free_resource(like.reqid));
+                (like.reqid, resource, like.local_ts.clone(), like.remote_ts.clone())
+            }
+            (None, None) => (
                 endpoint.fresh_reqid(),
-                None,
+                info.then_some(0),
                 child::local_policy(&connection, &self.lease),
                 child::remote_policy(&connection, &self.lease),
             ),
         };
-        let negotiated = child::answer(endpoint, &connection, selected, payloads, &local, &remote, replaces)?;
+        let others = self.inbound_spis(reqid);
+        let spi = if joins { SpiFor::Beside(&others) } else { SpiFor::replacing(replaces) };
+        let negotiated = child::answer(endpoint, terms.ipcomp, selected, payloads, &local, &remote, spi)?;
         let nr = endpoint.nonce().map_err(|e| not_now(e.to_string()))?;
         let keys = self.sk_d.child(&endpoint.crypto, selected.suite(), shared, ni, &nr);
         let mut between = vec![Payload::Nonce(nr.clone())];
         between.extend(ke);
-        let answer = negotiated.payloads(between);
+        let mut answer: Vec<Payload> = resource.map(per_resource::info).into_iter().collect();
+        answer.extend(negotiated.payloads(between));
         let new = negotiated.inbound;
-        let activate = if replaces.is_some() { Activate::Later } else { Activate::Now };
-        let place = Placement { reqid, exchange_role: Role::Responder, activate, replaces };
+        // What others carry meanwhile waits until the peer is ready.
+        let activate = if replaces.is_some() || joins { Activate::Later } else { Activate::Now };
+        let place = Placement { reqid, resource, exchange_role: Role::Responder, activate, replaces };
         self.install(endpoint, common, now, negotiated, keys, place);
+        if joins {
+            self.use_soon(common, now, new);
+        }
         if let Some(old) = replaces {
             match &mut self.pending {
-                Some(Pending::Child(request)) if request.rekeys == Some(old) => {
+                Some(Pending::Child(request)) if request.place == Place::InPlaceOf(old) => {
                     request.peer = Some(PeerRekey { made: new, lowest: lower(ni, &nr) });
                 }
                 _ => self.retire(old, Phase::ReplacedByPeer),

@@ -1,6 +1,6 @@
 //! The endpoint: all IKE SAs of one program.
 
-use crate::child::Phase;
+use crate::child::{Phase, SpiFor};
 use crate::config::{AddressPool, Connection, EndpointConfig, Now, PeerAuth, Role, SpiGenerator};
 use crate::cookie::{Cookies, HalfOpenCount};
 use crate::established::{Established, Task};
@@ -344,7 +344,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Rekeys a Child SA now.
+    /// Rekeys the Child SAs of a reqid now.
     ///
     /// # Errors
     /// [`CommandError::UnknownSa`].
@@ -352,10 +352,9 @@ impl Endpoint {
         let spi = *self.reqids.get(&reqid).ok_or(CommandError::UnknownSa)?;
         self.with_established(spi, |mut s, endpoint, common| {
             // A fresh one was rekeyed just now; the peer may not know it yet.
-            let current = s.children.iter().find(|c| c.reqid == reqid && c.phase == Phase::Live);
-            if let Some(inbound) = current.map(|c| c.inbound) {
-                s.want_child_rekey(inbound);
-            }
+            let live = s.children.iter().filter(|c| c.reqid == reqid && c.phase == Phase::Live);
+            let live: Vec<Spi> = live.map(|c| c.inbound).collect();
+            live.into_iter().for_each(|inbound| s.want_child_rekey(inbound));
             s.pump(endpoint, now, common)
         });
         Ok(())
@@ -472,10 +471,11 @@ impl Endpoint {
     }
 
     /// An inbound SPI; the generator promises that it is not in use.
-    pub(crate) fn fresh_spi(&mut self, replaces: Option<Spi>) -> Spi {
-        match replaces {
-            Some(old) => self.spis.generate_in_place_of(old),
-            None => self.spis.generate(),
+    pub(crate) fn fresh_spi(&mut self, spi: SpiFor<'_>) -> Spi {
+        match spi {
+            SpiFor::New => self.spis.generate(),
+            SpiFor::InPlaceOf(old) => self.spis.generate_in_place_of(old),
+            SpiFor::Beside(others) => self.spis.generate_beside(others),
         }
     }
 
@@ -751,6 +751,7 @@ impl Established {
                 outbound: c.outbound,
                 algorithms: c.suite.to_string(),
                 esn: c.esn,
+                resource: c.resource,
                 established: c.since,
                 next_rekey: c.rekey_at,
             })
@@ -771,6 +772,8 @@ pub struct ChildSaStatus {
     pub algorithms: String,
     /// Whether ESN is on.
     pub esn: bool,
+    /// Its number among those of its reqid, where several were agreed upon (RFC 9611): 0 is the first one.
+    pub resource: Option<u32>,
     /// When it was installed.
     pub established: Instant,
     /// When its rekey is due.

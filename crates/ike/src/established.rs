@@ -14,6 +14,7 @@ use crate::nat::Nat;
 use crate::negotiation::SelectedIke;
 use crate::notify;
 use crate::payloads::{Payloads, Unreadable};
+use crate::per_resource::More;
 use crate::spare::{Spare, delete_ike};
 use crate::timer::Timer;
 use crate::window::{Incoming, ResponseToken, Window};
@@ -56,6 +57,8 @@ pub(crate) struct Established {
     pub(crate) last_child: Instant,
     /// Requests that wait for the window.
     tasks: VecDeque<Task>,
+    /// How far the peer goes along with several Child SAs for one reqid.
+    pub(crate) more: More,
     /// What the peer put off with TEMPORARY_FAILURE.
     pub(crate) later: Vec<Task>,
     /// What the request in flight is for.
@@ -71,6 +74,8 @@ pub(crate) enum Task {
     RekeyChild(Spi),
     /// A Child SA from scratch.
     NewChild,
+    /// One more Child SA beside those of this reqid (RFC 9611).
+    MoreChildren(Reqid),
     /// Delete the Child SA with this inbound SPI.
     DeleteChild(Spi),
     RekeyIke,
@@ -120,6 +125,7 @@ impl Established {
             children: Vec::new(),
             last_child: now.monotonic,
             tasks: VecDeque::new(),
+            more: More::default(),
             later: Vec::new(),
             pending: None,
             closing: None,
@@ -158,6 +164,7 @@ impl Established {
     pub(crate) fn state_name(&self) -> &'static str {
         match (&self.closing, &self.pending) {
             (Some(_), _) => "closing",
+            (None, Some(Pending::Child(request))) if request.is_beside() => "established",
             (None, Some(Pending::Ike(_) | Pending::Child(_))) => "rekeying",
             (None, _) => "established",
         }
@@ -210,6 +217,7 @@ impl Established {
     ) -> State {
         self.heard = now.monotonic;
         self.follow_rebinding(endpoint, common, token.path());
+        self.peer_has_our_answer(endpoint);
         let error = match payloads {
             Ok(payloads) => return self.on_request(endpoint, now, common, token, &payloads),
             Err(error) => error,
@@ -374,6 +382,7 @@ impl Established {
             let started = match task {
                 Task::RekeyChild(inbound) => ChildRequest::rekey(&mut self, endpoint, now, common, inbound),
                 Task::NewChild => ChildRequest::fresh(&mut self, endpoint, now, common),
+                Task::MoreChildren(reqid) => ChildRequest::beside(&mut self, endpoint, now, common, reqid),
                 Task::DeleteChild(inbound) => {
                     self.delete_child(endpoint, now, common, inbound);
                     Ok(())
@@ -457,6 +466,10 @@ impl Established {
     ) -> State {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.monotonic);
         let rekey: Vec<Spi> = self.children.iter().filter(|c| due(c.rekey_at)).map(|c| c.inbound).collect();
+        let waited: Vec<Spi> = self.children.iter().filter(|c| due(c.use_at)).map(|c| c.inbound).collect();
+        for inbound in waited {
+            self.use_outbound(endpoint, inbound);
+        }
         for inbound in rekey {
             if let Some(child) = self.child(inbound) {
                 child.rekey_at = (child.phase == Phase::Fresh).then_some(now.monotonic + FRESH);
@@ -492,10 +505,11 @@ impl Established {
         State::Established(self)
     }
 
-    /// The peer uses a Child SA that we answered in a rekey, or deletes the one before it: now we use it too.
+    /// The peer uses a Child SA that we answered, or deletes the one before it: now we use it too.
     pub(crate) fn use_outbound(&mut self, endpoint: &mut Endpoint, inbound: Spi) {
         if let Some(child) = self.child(inbound).filter(|c| c.phase == Phase::Fresh) {
             child.phase = Phase::Live;
+            child.use_at = None;
             endpoint.events.push_back(Event::UseOutbound { reqid: child.reqid, spi: child.outbound });
         }
     }

@@ -63,6 +63,9 @@ pub struct ChildSa {
     pub connection: String,
     /// The same across rekeys.
     pub reqid: Reqid,
+    /// Which of the Child SAs of this reqid (RFC 9611): 0 the first, or the only one. A rekey keeps it, and the number is our
+    /// own: the peer's may differ.
+    pub resource: u32,
     /// To us.
     pub inbound: ChildHalf,
     /// From us.
@@ -208,7 +211,7 @@ pub enum Event {
         outbound: Spi,
         /// How long late packets are still taken.
         linger: Duration,
-        /// Whether the reqid goes away with it, that is, nothing replaced it.
+        /// Whether the reqid goes away with it, that is, nothing replaced it and none stands beside it.
         last: bool,
     },
     /// The peer moved (MOBIKE, NAT rebinding): all Child SAs of this IKE SA send to the new path.

@@ -4,7 +4,7 @@
 
 use crate::auth::{self, method};
 use crate::certs;
-use crate::child::{self, Offer, Placement, Refusal};
+use crate::child::{self, Offer, Placement, Refusal, SpiFor, Terms};
 use crate::config::{AddressConfig, Connection, Credential, LeaseRequest, Now, PeerAuth, RemoteId, Role};
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
 use crate::established::Established;
@@ -16,6 +16,7 @@ use crate::nat::Nat;
 use crate::negotiation::SelectedIke;
 use crate::notify;
 use crate::payloads::Payloads;
+use crate::per_resource;
 use crate::spare::Spare;
 use crate::timer::Timer;
 use crate::window::{Incoming, Packets, ResponseToken, Window};
@@ -162,7 +163,8 @@ impl AuthSent {
         let local_ts = connection.local_ts.clone();
         let remote_ts = connection.remote_ts.clone();
         let built = agreed.prove(endpoint, &connection, Role::Initiator, &id).and_then(|proof| {
-            let child = child::offer(endpoint, &connection, local_ts, remote_ts, false, None, Vec::new())
+            let terms = Terms::of(&connection);
+            let child = child::offer(endpoint, &terms, local_ts, remote_ts, false, SpiFor::New, Vec::new())
                 .map_err(|e| e.to_string())?;
             Ok((proof, child))
         });
@@ -191,6 +193,7 @@ impl AuthSent {
         }
         payloads.push(auth);
         payloads.extend(config_request(&connection));
+        payloads.extend(connection.per_resource.asks().then(|| per_resource::info(0)));
         payloads.extend(child);
         if connection.mobike {
             payloads.push(notify::plain(notify::MOBIKE_SUPPORTED, Vec::new()));
@@ -296,13 +299,20 @@ impl AuthSent {
         let keys =
             agreed.sk_d.child(&endpoint.crypto, negotiated.selected.suite(), None, &agreed.ni, &agreed.nr);
         let mobike = connection.mobike && payloads.has(notify::MOBIKE_SUPPORTED);
+        let several = connection.per_resource.asks() && payloads.has(notify::SA_RESOURCE_INFO);
         let mut established = Established::new(connection, now, Role::Initiator, remote_id, agreed);
         established.lease = lease;
         established.mobike = mobike;
         established.announce(endpoint, common, now);
-        let place =
-            Placement { reqid, exchange_role: Role::Initiator, activate: Activate::Now, replaces: None };
+        let place = Placement {
+            reqid,
+            resource: several.then_some(0),
+            exchange_role: Role::Initiator,
+            activate: Activate::Now,
+            replaces: None,
+        };
         established.install(endpoint, common, now, negotiated, keys, place);
+        established.want_more(reqid);
         State::Established(Box::new(established))
     }
 }
@@ -457,6 +467,7 @@ fn on_auth_request(
         (negotiated, lease, keys)
     });
     let mobike = connection.mobike && payloads.has(notify::MOBIKE_SUPPORTED);
+    let several = connection.per_resource.answers() && payloads.has(notify::SA_RESOURCE_INFO);
     let mut answer = vec![Payload::IdResponder(id)];
     answer.extend(certs);
     answer.push(auth);
@@ -465,13 +476,19 @@ fn on_auth_request(
     match outcome {
         Ok((negotiated, lease, keys)) => {
             answer.extend(config_reply(&lease, payloads));
+            answer.extend(several.then(|| per_resource::info(0)));
             answer.extend(negotiated.payloads(Vec::new()));
             established.leased = matches!(established.connection.addresses, AddressConfig::Assign);
             established.lease = lease;
             established.announce(endpoint, common, now);
             let reqid = endpoint.fresh_reqid();
-            let place =
-                Placement { reqid, exchange_role: Role::Responder, activate: Activate::Now, replaces: None };
+            let place = Placement {
+                reqid,
+                resource: several.then_some(0),
+                exchange_role: Role::Responder,
+                activate: Activate::Now,
+                replaces: None,
+            };
             established.install(endpoint, common, now, negotiated, keys, place);
         }
         // The IKE SA stays without a Child SA (section 1.2).
@@ -542,14 +559,15 @@ fn negotiate_child(
         let why = "the peer does not use NAT traversal, and ESP is carried in UDP only";
         return Err(Refusal::new(notify::NO_PROPOSAL_CHOSEN, why));
     }
-    let selected = child::choose(connection, payloads, None)?;
+    let selected = child::choose(&Terms::of(connection), payloads, None)?;
     let lease = match connection.addresses {
         AddressConfig::Assign => assign(endpoint, common, connection, remote_id, payloads)?,
         AddressConfig::None | AddressConfig::Request(_) => Lease::default(),
     };
     let local = child::local_policy(connection, &lease);
     let remote = child::remote_policy(connection, &lease);
-    match child::answer(endpoint, connection, selected, payloads, &local, &remote, None) {
+    let ipcomp = connection.ipcomp;
+    match child::answer(endpoint, ipcomp, selected, payloads, &local, &remote, SpiFor::New) {
         Ok(negotiated) => Ok((negotiated, lease)),
         Err(refusal) => {
             if lease.address.is_some()

@@ -226,12 +226,13 @@ impl Established {
         let spis = payloads.deletes.iter().filter(|d| d.protocol == protocol::ESP).flat_map(|d| &d.spis);
         for spi in spis.filter_map(|spi| Spi::new(*spi)) {
             let Some(child) = self.children.iter().find(|c| c.outbound == spi) else { continue };
-            let (inbound, reqid) = (child.inbound, child.reqid);
+            let (inbound, reqid, resource) = (child.inbound, child.reqid, child.resource);
             if !matches!(self.pending, Some(Pending::DeleteChild(in_flight)) if in_flight == inbound) {
                 ours.push(inbound);
             }
             // Whoever deletes the old one sends on the new one.
-            let fresh = self.children.iter().find(|c| c.reqid == reqid && c.phase == Phase::Fresh);
+            let of_it = |c: &&Child| (c.reqid, c.resource, c.phase) == (reqid, resource, Phase::Fresh);
+            let fresh = self.children.iter().find(of_it);
             if let Some(fresh) = fresh.map(|c| c.inbound).filter(|f| *f != inbound) {
                 self.use_outbound(endpoint, fresh);
             }

@@ -25,6 +25,7 @@ mod nat;
 mod negotiation;
 mod notify;
 mod payloads;
+mod per_resource;
 pub mod selector;
 mod spare;
 #[cfg(any(test, feature = "testing"))]

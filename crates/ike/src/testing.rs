@@ -6,7 +6,7 @@
 
 use crate::config::{
     AddressConfig, AddressPool, Connection, Credential, EndpointConfig, EspProposal, IkeProposal,
-    IpcompPolicy, LeaseError, LeaseRequest, Now, PeerAuth, RemoteId, SpiGenerator, Unique,
+    IpcompPolicy, LeaseError, LeaseRequest, Now, PeerAuth, PerResource, RemoteId, SpiGenerator, Unique,
 };
 use crate::endpoint::{Endpoint, Parts};
 use crate::event::{Activate, ChildSa, Closed, Event, IkeSaId, Lease, Path, Reqid, Transmit};
@@ -172,8 +172,8 @@ pub struct Host {
     pub endpoint: Endpoint,
     /// By inbound SPI.
     pub sad: BTreeMap<Spi, Installed>,
-    /// The outbound SPI in use, by reqid.
-    pub outbound: BTreeMap<Reqid, Spi>,
+    /// The outbound SPI in use, by reqid and resource.
+    pub outbound: BTreeMap<(Reqid, u32), Spi>,
     /// Everything but `Transmit`.
     pub events: Vec<Event>,
     /// Whether the model tells `outbound_in_use` at once, as workers do.
@@ -236,7 +236,7 @@ impl Host {
     }
 
     fn install(&mut self, sa: ChildSa) -> Option<(Reqid, Spi)> {
-        let (reqid, outbound, activate) = (sa.reqid, sa.outbound.spi, sa.activate);
+        let (reqid, resource, outbound, activate) = (sa.reqid, sa.resource, sa.outbound.spi, sa.activate);
         if let Some(old) = sa.replaces {
             assert!(self.sad.contains_key(&old), "replaces {old}, which is not installed");
         }
@@ -244,10 +244,13 @@ impl Host {
             self.sad.insert(sa.inbound.spi, Installed { sa, inbound_until: None, outbound_gone: false });
         assert!(known.is_none(), "an inbound SPI was used twice");
         if activate == Activate::Now {
-            self.outbound.insert(reqid, outbound);
+            self.outbound.insert((reqid, resource), outbound);
             return Some((reqid, outbound));
         }
-        self.outbound.entry(reqid).or_insert(outbound);
+        // One that stands beside others is not used before it is said so.
+        if !self.outbound.keys().any(|(known, _)| *known == reqid) {
+            self.outbound.insert((reqid, resource), outbound);
+        }
         None
     }
 
@@ -257,13 +260,14 @@ impl Host {
         installed.outbound_gone = true;
         installed.inbound_until = Some(now + linger);
         let (reqid, outbound) = (installed.sa.reqid, installed.sa.outbound.spi);
-        if self.outbound.get(&reqid) == Some(&outbound) {
-            self.outbound.remove(&reqid);
+        let place = (reqid, installed.sa.resource);
+        if self.outbound.get(&place) == Some(&outbound) {
+            self.outbound.remove(&place);
             if !last {
                 // A router sends on what is left; the endpoint should have switched before.
-                let left = self.sad.values().find(|i| i.sa.reqid == reqid && !i.outbound_gone);
-                if let Some(left) = left {
-                    self.outbound.insert(reqid, left.sa.outbound.spi);
+                let of_it = |i: &&Installed| (i.sa.reqid, i.sa.resource) == place && !i.outbound_gone;
+                if let Some(left) = self.sad.values().find(of_it) {
+                    self.outbound.insert(place, left.sa.outbound.spi);
                 }
             }
         }
@@ -351,6 +355,7 @@ pub fn psk_connections() -> (Connection, Connection) {
         remote_ts: vec![TrafficSelector::ANY_V6],
         addresses: AddressConfig::Request(None),
         ipcomp: IpcompPolicy::Accept,
+        per_resource: PerResource::default(),
         mobike: true,
         fragment_size: Some(1200),
         child_rekey: Duration::from_secs(3600),
@@ -480,7 +485,10 @@ impl Pair {
                 Event::Transmit(_) => {}
                 Event::InstallChildSa(sa) => in_use = host.install(sa.as_ref().clone()),
                 Event::UseOutbound { reqid, spi } => {
-                    host.outbound.insert(*reqid, *spi);
+                    let of_it = |i: &&Installed| i.sa.reqid == *reqid && i.sa.outbound.spi == *spi;
+                    let used = host.sad.values().find(of_it).expect("only installed SAs are used");
+                    let resource = used.sa.resource;
+                    host.outbound.insert((*reqid, resource), *spi);
                     in_use = Some((*reqid, *spi));
                 }
                 Event::RemoveChildSa { inbound, linger, last, .. } => {

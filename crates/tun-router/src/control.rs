@@ -34,8 +34,12 @@ const BACKLOG: usize = 1024;
 /// Batches of datagrams handled between two looks at everything else.
 const BATCHES_PER_TURN: usize = 8;
 
-/// One pair of ESP SAs of a child; several during a rekey.
+/// One pair of ESP SAs of a child; several during a rekey, and where there is one for each worker (RFC 9611).
 pub(crate) struct Pair {
+    /// Its number; a rekey keeps it, and the owner with it.
+    pub(crate) resource: u32,
+    /// The worker that owns the outbound half.
+    pub(crate) owner: usize,
     pub(crate) inbound: Spi,
     pub(crate) outbound: Spi,
     pub(crate) algorithms: String,
@@ -55,13 +59,15 @@ pub(crate) struct Pair {
 pub(crate) struct Child {
     pub(crate) ike: IkeSaId,
     pub(crate) reqid: Reqid,
-    /// The worker that owns the outbound half.
-    pub(crate) owner: usize,
+    /// The worker that gets what comes to one without an SA of this child: the owner of the first one.
+    owner: usize,
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
     selectors: Arc<SelectorPair>,
     path: UdpPath,
     pub(crate) pairs: Vec<Pair>,
+    /// Whether its policy is in the SPD.
+    policy: bool,
 }
 
 /// What the control thread was started with.
@@ -94,7 +100,7 @@ pub(crate) struct Control {
     by_inbound: HashMap<Spi, Reqid>,
     /// Inbound halves to be removed.
     lingering: BTreeSet<(Instant, Spi)>,
-    /// Reqids per worker, to spread them.
+    /// Outbound SAs per worker, to spread them.
     load: Vec<usize>,
     ike_sender: Sender,
     nat_sender: Sender,
@@ -306,8 +312,9 @@ impl Control {
                 Event::Transmit(transmit) => self.transmit(&transmit),
                 Event::InstallChildSa(child) => self.install(*child),
                 Event::UseOutbound { reqid, spi } => {
-                    if let Some(child) = self.children.get(&reqid) {
-                        self.parts.outbound[child.owner]
+                    let pairs = self.children.get(&reqid).map_or(&[][..], |child| &child.pairs);
+                    if let Some(pair) = pairs.iter().find(|pair| pair.outbound == spi) {
+                        self.parts.outbound[pair.owner]
                             .post(OutboundMessage::Command(OutboundCommand::Use(reqid.0, spi)));
                     }
                 }
@@ -362,13 +369,9 @@ impl Control {
         let (counters_in, counters_out) = (Arc::<SaCounters>::default(), Arc::<SaCounters>::default());
         let path = udp_path(&sa.path);
         let selectors = Arc::new(SelectorPair::new(&sa.local_ts, &sa.remote_ts));
-        // The outbound owner stays across rekeys; a new child goes where the fewest are.
-        let (owner, known) = match self.children.get(&sa.reqid) {
-            Some(child) => (child.owner, Some(Arc::clone(&child.selectors))),
-            None => {
-                (self.load.iter().enumerate().min_by_key(|(_, load)| **load).map_or(0, |(at, _)| at), None)
-            }
-        };
+        let known = self.children.get(&sa.reqid).filter(|child| child.policy);
+        let known = known.map(|child| Arc::clone(&child.selectors));
+        let (owner, new_place) = self.owner_for(sa.reqid, sa.resource);
         let limit = |wanted: u64, most: u64| if wanted == 0 { most } else { wanted.min(most) };
         let (limits_in, limits_out) = (inbound.limits(), outbound.limits());
         let rekeyed = sa.replaces.is_some();
@@ -391,7 +394,7 @@ impl Control {
         let mtu = usize::from(self.parts.config.mtu)
             .min(ferry6_esp::size::max_payload(suite, crate::batch::MAX_UDP_PAYLOAD));
         let post = |message| self.parts.outbound[owner].post(message);
-        if known.is_none() {
+        if new_place {
             self.load[owner] += 1;
             post(OutboundMessage::Attach);
         }
@@ -409,6 +412,14 @@ impl Control {
             sa.activate == Activate::Now,
         )));
         if known.as_ref() != Some(&selectors) {
+            let owner = match self.children.get_mut(&sa.reqid) {
+                Some(child) if child.policy => child.owner,
+                Some(child) => {
+                    child.owner = owner;
+                    owner
+                }
+                None => owner,
+            };
             let policy = Policy { reqid: sa.reqid.0, owner };
             for worker in &self.parts.outbound {
                 let set = OutboundCommand::SetPolicy(policy, Arc::clone(&selectors));
@@ -424,13 +435,17 @@ impl Control {
             selectors: Arc::clone(&selectors),
             path,
             pairs: Vec::new(),
+            policy: true,
         });
+        child.policy = true;
         child.ike = sa.ike;
         child.selectors = selectors;
         child.path = path;
         child.local_ts.clone_from(&sa.local_ts);
         child.remote_ts.clone_from(&sa.remote_ts);
         child.pairs.push(Pair {
+            resource: sa.resource,
+            owner,
             inbound: sa.inbound.spi,
             outbound: sa.outbound.spi,
             algorithms: suite.to_string(),
@@ -459,18 +474,43 @@ impl Control {
             local_ts: sa.local_ts,
             remote_ts: sa.remote_ts,
             rekeyed,
+            resource: sa.resource,
         })));
         Ok(())
     }
 
+    /// The worker for the outbound half of an SA, and whether that is a new place: it stays across rekeys. Those of one child
+    /// go to workers of their own as far as there are any, and where the fewest are.
+    fn owner_for(&self, reqid: Reqid, resource: u32) -> (usize, bool) {
+        let pairs = self.children.get(&reqid).map_or(&[][..], |child| &child.pairs);
+        if let Some(pair) = pairs.iter().find(|pair| pair.resource == resource) {
+            return (pair.owner, false);
+        }
+        let beside = |at: usize| pairs.iter().filter(|pair| pair.owner == at).count();
+        let least = self.load.iter().enumerate().min_by_key(|(at, load)| (beside(*at), **load));
+        (least.map_or(0, |(at, _)| at), true)
+    }
+
     fn remove(&mut self, reqid: Reqid, inbound: Spi, outbound: Spi, linger: Duration, last: bool) {
         let Some(child) = self.children.get_mut(&reqid) else { return };
-        let owner = &self.parts.outbound[child.owner];
-        owner.post(OutboundMessage::Command(OutboundCommand::Remove(reqid.0, outbound)));
-        if let Some(pair) = child.pairs.iter_mut().find(|pair| pair.inbound == inbound) {
-            pair.has_outbound = false;
+        let Some(pair) = child.pairs.iter_mut().find(|pair| pair.inbound == inbound) else { return };
+        pair.has_outbound = false;
+        let owner = pair.owner;
+        // Without the first one another is the fallback: the workers know that before it goes.
+        let left = || child.pairs.iter().filter(|pair| pair.has_outbound);
+        if owner == child.owner
+            && !left().any(|pair| pair.owner == owner)
+            && let Some(heir) = left().min_by_key(|pair| pair.resource).map(|pair| pair.owner)
+        {
+            child.owner = heir;
+            for worker in &self.parts.outbound {
+                worker.post(OutboundMessage::Command(OutboundCommand::SetOwner(reqid.0, heir)));
+            }
         }
+        let remove = OutboundCommand::Remove(reqid.0, outbound);
+        self.parts.outbound[owner].post(OutboundMessage::Command(remove));
         if last {
+            child.policy = false;
             for worker in &self.parts.outbound {
                 worker.post(OutboundMessage::Command(OutboundCommand::RemovePolicy(reqid.0)));
             }
@@ -488,13 +528,16 @@ impl Control {
         self.parts.inbound[worker].post(InboundMessage::Command(InboundCommand::Remove(spi)));
         self.parts.spis.remove(spi);
         if let Some(child) = self.children.get_mut(&reqid) {
-            // What it dropped stays in the sum of all: a count in `status` never falls.
-            for pair in child.pairs.extract_if(.., |pair| pair.inbound == spi) {
-                self.parts.drops[0].add_all(&pair.counters_in.drops);
-                self.parts.drops[0].add_all(&pair.counters_out.drops);
+            if let Some(at) = child.pairs.iter().position(|pair| pair.inbound == spi) {
+                let gone = child.pairs.remove(at);
+                // What it dropped stays in the sum of all: a count in `status` never falls.
+                self.parts.drops[0].add_all(&gone.counters_in.drops);
+                self.parts.drops[0].add_all(&gone.counters_out.drops);
+                if !child.pairs.iter().any(|pair| pair.resource == gone.resource) {
+                    self.load[gone.owner] -= 1;
+                }
             }
             if child.pairs.is_empty() {
-                self.load[child.owner] -= 1;
                 self.children.remove(&reqid);
             }
         }
@@ -504,9 +547,9 @@ impl Control {
         let path = udp_path(path);
         for child in self.children.values_mut().filter(|child| child.ike == ike) {
             child.path = path;
-            self.parts.outbound[child.owner]
-                .post(OutboundMessage::Command(OutboundCommand::SetPath(child.reqid.0, path)));
             for pair in &child.pairs {
+                self.parts.outbound[pair.owner]
+                    .post(OutboundMessage::Command(OutboundCommand::SetPath(child.reqid.0, path)));
                 let worker = sad::owner(pair.inbound, self.parts.inbound.len());
                 let set = InboundCommand::SetPath(pair.inbound, path);
                 self.parts.inbound[worker].post(InboundMessage::Command(set));

@@ -34,6 +34,8 @@ pub struct Device {
 pub struct TunQueue {
     file: Arc<File>,
     virtio: bool,
+    /// Whether the kernel distributes packets to it.
+    steered: bool,
 }
 
 impl Device {
@@ -70,17 +72,35 @@ impl Device {
     /// # Errors
     /// Those of `socketpair`.
     pub fn in_memory(name: &str) -> io::Result<(Self, UnixDatagram)> {
-        let (ours, theirs) = UnixDatagram::pair()?;
-        ours.set_nonblocking(true)?;
-        let queue = TunQueue { file: Arc::new(File::from(OwnedFd::from(ours))), virtio: true };
+        let (device, mut others) = Self::in_memory_with_queues(name, 1)?;
+        Ok((device, others.remove(0)))
+    }
+
+    /// The same with several queues. Which one a packet comes to is the business of who writes to the other ends, as it is
+    /// the kernel's with a real device.
+    ///
+    /// # Errors
+    /// Those of `socketpair`.
+    pub fn in_memory_with_queues(name: &str, queues: usize) -> io::Result<(Self, Vec<UnixDatagram>)> {
+        let (mut inside, mut outside) = (Vec::new(), Vec::new());
+        for _ in 0..queues {
+            let (ours, theirs) = UnixDatagram::pair()?;
+            ours.set_nonblocking(true)?;
+            inside.push(TunQueue {
+                file: Arc::new(File::from(OwnedFd::from(ours))),
+                virtio: true,
+                steered: false,
+            });
+            outside.push(theirs);
+        }
         let device = Self {
             name: name.to_owned(),
-            queues: vec![queue],
+            queues: inside,
             description: "in memory".to_owned(),
             segmentation: true,
             udp_segmentation: true,
         };
-        Ok((device, theirs))
+        Ok((device, outside))
     }
 
     fn fast(name: &str, offload: bool, queues: usize) -> io::Result<Self> {
@@ -121,8 +141,10 @@ impl Device {
             files.len(),
             if files.len() == 1 { "" } else { "s" }
         );
-        let queues =
-            files.into_iter().map(|fd| TunQueue { file: Arc::new(File::from(fd)), virtio: true }).collect();
+        let queues = files
+            .into_iter()
+            .map(|fd| TunQueue { file: Arc::new(File::from(fd)), virtio: true, steered: true })
+            .collect();
         Ok(Self { name, queues, description, segmentation: tso, udp_segmentation: uso })
     }
 
@@ -134,7 +156,7 @@ impl Device {
         tun::set_nonblocking(&file)?;
         Ok(Self {
             name,
-            queues: vec![TunQueue { file: Arc::new(file), virtio: false }],
+            queues: vec![TunQueue { file: Arc::new(file), virtio: false, steered: false }],
             description: "tun-tap".to_owned(),
             segmentation: false,
             udp_segmentation: false,
@@ -228,7 +250,7 @@ impl TunQueue {
     /// # Errors
     /// Those of TUNSETQUEUE.
     pub fn attach(&self) -> io::Result<()> {
-        tun::set_queue(&*self.file, true)
+        if self.steered { tun::set_queue(&*self.file, true) } else { Ok(()) }
     }
 }
 

@@ -104,6 +104,8 @@ pub struct ChildInfo {
     pub remote_ts: Vec<ike::TrafficSelector>,
     /// Whether it replaced another one.
     pub rekeyed: bool,
+    /// Its number among those of its reqid: above 0 it stands beside others with the same selectors (RFC 9611).
+    pub resource: u32,
 }
 
 /// The running router: worker threads and the control thread. Dropping it stops all and removes the device.

@@ -271,6 +271,15 @@ impl SpiGenerator for SteeringSpis {
     fn generate_in_place_of(&mut self, old: Spi) -> Spi {
         self.for_worker(owner(old, self.workers))
     }
+
+    /// In turn, among the workers that own the fewest of the others.
+    fn generate_beside(&mut self, others: &[Spi]) -> Spi {
+        let owned = |worker: usize| others.iter().filter(|spi| owner(**spi, self.workers) == worker).count();
+        let in_turn = (0..self.workers).map(|n| (self.next + n) % self.workers);
+        let worker = in_turn.min_by_key(|worker| owned(*worker)).unwrap_or(self.next);
+        self.next = (worker + 1) % self.workers;
+        self.for_worker(worker)
+    }
 }
 
 #[cfg(test)]
@@ -297,6 +306,21 @@ mod tests {
                 let heir = spis.generate_in_place_of(spi);
                 assert_eq!(owner(heir, workers), i % workers);
                 assert!(seen.insert(heir));
+            }
+        }
+    }
+
+    #[test]
+    fn those_of_one_tunnel_are_spread() {
+        for workers in [1, 2, 3, 4] {
+            let (mut spis, _in_use) = generator(workers);
+            let mut all = vec![spis.generate()];
+            // Meanwhile other tunnels come up.
+            for n in 1..2 * workers {
+                (0..n % 3).for_each(|_| assert!(!all.contains(&spis.generate())));
+                all.push(spis.generate_beside(&all));
+                let owners: HashSet<_> = all.iter().map(|spi| owner(*spi, workers)).collect();
+                assert_eq!(owners.len(), workers.min(n + 1), "{workers} workers, {} SAs", n + 1);
             }
         }
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Policy {
     /// The Child SA that protects it.
     pub reqid: u32,
-    /// The worker that owns its outbound SA.
+    /// The worker that owns its first outbound SA; others may own further ones (RFC 9611).
     pub owner: usize,
 }
 
@@ -129,6 +129,28 @@ impl Spd {
             }
         }
         self.installed.insert(policy.reqid, selectors);
+    }
+
+    /// Gives a reqid to another worker; its place among others stays.
+    pub fn set_owner(&mut self, reqid: u32, owner: usize) {
+        let Some(selectors) = self.installed.get(&reqid) else { return };
+        for remote in &selectors.remote {
+            for (prefix, mask) in prefixes(remote.first, remote.last) {
+                let level = self.levels.iter_mut().find(|level| level.mask == mask);
+                match level.and_then(|level| level.table.get_mut(&prefix.into())) {
+                    Some(Target::Policy { reqid: known, owner: old }) if *known == reqid => {
+                        // There are at most 256 workers.
+                        *old = u16::try_from(owner).unwrap_or(*old);
+                    }
+                    Some(Target::List(at)) => {
+                        let list = self.lists.lists[*at as usize].iter_mut();
+                        list.filter(|entry| entry.policy.reqid == reqid)
+                            .for_each(|entry| entry.policy.owner = owner);
+                    }
+                    Some(Target::Policy { .. }) | None => {}
+                }
+            }
+        }
     }
 
     /// Takes out all entries of a reqid.
@@ -356,6 +378,21 @@ mod tests {
         }
         assert!(spd.is_empty() && spd.levels.is_empty());
         assert_eq!(spd.lookup(&flow(9, 300, 6, OPEN)), None);
+    }
+
+    #[test]
+    fn another_owner_in_the_same_place() {
+        let mut spd = Spd::default();
+        for reqid in [1, 2] {
+            spd.insert(policy(reqid), pair(range(0, u128::MAX), range(256, 511)));
+        }
+        spd.set_owner(1, 7);
+        assert_eq!(spd.lookup(&flow(9, 300, 6, OPEN)), Some(policy(2)), "the latest stays in front");
+        spd.set_owner(2, 5);
+        assert_eq!(spd.lookup(&flow(9, 300, 6, OPEN)), Some(Policy { owner: 5, ..policy(2) }));
+        spd.remove(2);
+        assert_eq!(spd.lookup(&flow(9, 300, 6, OPEN)), Some(Policy { owner: 7, ..policy(1) }));
+        spd.set_owner(2, 3);
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub struct ChildSa {
     pub local_ts: Vec<String>,
     /// Theirs.
     pub remote_ts: Vec<String>,
+    /// Its number among those of its reqid, where there may be several (RFC 9611): 0 is the first, the fallback of the others.
+    pub resource: Option<u32>,
     /// Owning worker.
     pub worker: usize,
     /// Inner packets and octets.
@@ -156,7 +158,7 @@ fn ike_sa(children: Vec<&Child>, sa: IkeSaStatus, now: Instant) -> IkeSa {
             })
         })
         .collect();
-    children.sort_by_key(|child| (child.reqid, child.age));
+    children.sort_by_key(|child| (child.reqid, child.resource, child.age));
     IkeSa {
         id: sa.ike.0,
         connection: sa.connection,
@@ -198,7 +200,8 @@ fn child_sa(child: &Child, pair: &Pair, told: Option<&ChildSaStatus>, now: Insta
         ipcomp_out: pair.ipcomp.1,
         local_ts: child.local_ts.iter().map(selector_name).collect(),
         remote_ts: child.remote_ts.iter().map(selector_name).collect(),
-        worker: child.owner,
+        resource: told.and_then(|told| told.resource),
+        worker: pair.owner,
         packets_in,
         bytes_in,
         packets_out,

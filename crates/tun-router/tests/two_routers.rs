@@ -3,7 +3,7 @@
 
 use ferry6_crypto::aws_lc;
 use ferry6_crypto::provider::OsRandom;
-use ferry6_ike::config::{Connection, IpcompPolicy};
+use ferry6_ike::config::{Connection, IpcompPolicy, PerResource};
 use ferry6_ike::endpoint::{Endpoint, Parts};
 use ferry6_ike::event::{CloseReason, Reqid};
 use ferry6_ike::testing::{config, pool, psk_connections};
@@ -12,8 +12,12 @@ use ferry6_tun_router::status::ChildSa;
 use ferry6_tun_router::testing::{icmpv6, tcp, udp};
 use ferry6_tun_router::virtio::{HEADER_LEN, Header};
 use ferry6_tun_router::{DeviceKind, Router, RouterConfig, RouterEvent};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
+use std::ops::Range;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -24,13 +28,22 @@ const KEEPALIVE: Duration = Duration::from_secs(1);
 
 struct End {
     router: Router,
+    /// The other end of the first queue.
     tun: UnixDatagram,
+    /// Of all queues.
+    queues: Vec<UnixDatagram>,
     events: mpsc::Receiver<RouterEvent>,
 }
 
 fn start(listen: Ipv4Addr, ports: (u16, u16), connection: Connection, broker: bool, workers: usize) -> End {
-    let (device, tun) = Device::in_memory(if broker { "broker" } else { "client" }).unwrap();
-    tun.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Without several SAs all comes to one queue.
+    let queues = if connection.per_resource.wanted > 1 { workers } else { 1 };
+    let name = if broker { "broker" } else { "client" };
+    let (device, queues) = Device::in_memory_with_queues(name, queues).unwrap();
+    for queue in &queues {
+        queue.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let tun = queues[0].try_clone().unwrap();
     let router_config = RouterConfig {
         tun_name: String::new(),
         device: DeviceKind::Auto,
@@ -64,16 +77,20 @@ fn start(listen: Ipv4Addr, ports: (u16, u16), connection: Connection, broker: bo
         sender,
     )
     .unwrap();
-    End { router, tun, events }
+    End { router, tun, queues, events }
 }
 
 /// Each test has loopback addresses of its own, so all can use the same ports.
 const BROKER_PORTS: (u16, u16) = (20_500, 24_500);
 
 fn pair(net: u8, workers: usize, ipcomp: IpcompPolicy) -> (End, End) {
+    pair_with(net, workers, |connection| connection.ipcomp = ipcomp)
+}
+
+fn pair_with(net: u8, workers: usize, change: impl Fn(&mut Connection)) -> (End, End) {
     let (mut client, mut broker) = psk_connections();
-    client.ipcomp = ipcomp;
-    broker.ipcomp = ipcomp;
+    change(&mut client);
+    change(&mut broker);
     let client = start(Ipv4Addr::new(127, 6, net, 1), (0, 0), client, false, workers);
     let broker = start(Ipv4Addr::new(127, 6, net, 2), BROKER_PORTS, broker, true, workers);
     (client, broker)
@@ -238,6 +255,172 @@ async fn rekeys_under_traffic_lose_nothing() {
         assert_eq!(numbers.len(), COUNT as usize, "lost in a rekey");
         numbers.sort_unstable();
         assert!(numbers.into_iter().eq(0..COUNT), "some came twice, others never");
+    }
+}
+
+async fn children(end: &End) -> Vec<ChildSa> {
+    end.router.handle().status().await.unwrap().ike_sas.remove(0).children
+}
+
+/// As the kernel gives packets to the queues of a TUN device: a flow goes where its last packet from there was written, and
+/// one that is not known where its hash says.
+#[derive(Default)]
+struct Steering(Mutex<HashMap<u16, usize>>);
+
+impl Steering {
+    fn of(&self, flow: u16, queues: usize) -> usize {
+        *self.0.lock().unwrap().get(&flow).unwrap_or(&(usize::from(flow) % queues))
+    }
+    fn written(&self, flow: u16, queue: usize) {
+        self.0.lock().unwrap().insert(flow, queue);
+    }
+}
+
+/// One end's device, what comes out of it, flow by flow, and how many numbers that are in all.
+struct Tun {
+    queues: Vec<UnixDatagram>,
+    steering: Steering,
+    arrived: Mutex<HashMap<u16, Vec<(usize, u32)>>>,
+    count: AtomicUsize,
+}
+
+impl Tun {
+    fn of(end: &End) -> Arc<Self> {
+        let queues = end.queues.iter().map(|queue| queue.try_clone().unwrap()).collect();
+        let tun = Arc::new(Self {
+            queues,
+            steering: Steering::default(),
+            arrived: Mutex::default(),
+            count: AtomicUsize::new(0),
+        });
+        for index in 0..tun.queues.len() {
+            let tun = Arc::clone(&tun);
+            std::thread::spawn(move || tun.read(index));
+        }
+        tun
+    }
+
+    fn read(&self, index: usize) {
+        let mut buffer = vec![0; 70_000];
+        while let Ok(len) = self.queues[index].recv(&mut buffer) {
+            let packet = &buffer[HEADER_LEN..len];
+            let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+            // The client's port is the lower one, and names the flow.
+            let flow = port(40).min(port(42));
+            self.steering.written(flow, index);
+            let numbers = packet[72..].chunks_exact(4).map(|n| u32::from_be_bytes(n.try_into().unwrap()));
+            let mut arrived = self.arrived.lock().unwrap();
+            let of_flow = arrived.entry(flow).or_default();
+            let before = of_flow.len();
+            of_flow.extend(numbers.map(|number| (index, number)));
+            let more = of_flow.len() - before;
+            self.count.fetch_add(more, Ordering::Release);
+        }
+    }
+
+    fn send(&self, flow: u16, packet: &[u8]) {
+        let queue = self.steering.of(flow, self.queues.len());
+        self.queues[queue].send(&[&Header::default().encode(), packet].concat()).unwrap();
+    }
+}
+
+/// RFC 9611 with four workers: each has an SA of its own, many flows use them all, each flow stays on one and in order, and
+/// rekeys of all of them from both sides lose nothing.
+#[tokio::test]
+async fn each_worker_has_an_sa_of_its_own() {
+    const WORKERS: usize = 4;
+    const FLOWS: u16 = 24;
+    const EACH: u32 = 400;
+    // Less than what a socket of the device in memory holds.
+    const WINDOW: usize = 8;
+    let several = PerResource { wanted: WORKERS, limit: 2 * WORKERS };
+    let (mut client, mut broker) = pair_with(6, WORKERS, |connection| connection.per_resource = several);
+    bring_up(6, &mut client, &mut broker).await;
+    let deadline = Instant::now() + PATIENCE;
+    for end in [&client, &broker] {
+        while children(end).await.len() < WORKERS {
+            assert!(Instant::now() < deadline, "{:?}", children(end).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let children = children(end).await;
+        let workers: HashSet<usize> = children.iter().map(|child| child.worker).collect();
+        assert_eq!(workers.len(), WORKERS, "{children:?}");
+        let inbound =
+            |child: &ChildSa| u32::from_str_radix(&child.spi_in[2..], 16).unwrap() as usize % WORKERS;
+        assert_eq!(children.iter().map(inbound).collect::<HashSet<_>>().len(), WORKERS, "{children:?}");
+        let numbers: Vec<Option<u32>> = children.iter().map(|child| child.resource).collect();
+        assert_eq!(numbers, [Some(0), Some(1), Some(2), Some(3)]);
+        assert!(children.iter().all(|child| child.reqid == children[0].reqid));
+    }
+
+    let (up, down) = (Tun::of(&client), Tun::of(&broker));
+    let direction = |from: &Arc<Tun>,
+                     to: &Arc<Tun>,
+                     source: Ipv6Addr,
+                     destination: Ipv6Addr,
+                     numbers: Range<u32>| {
+        let (from, to) = (Arc::clone(from), Arc::clone(to));
+        std::thread::spawn(move || {
+            let (before, mut sent) = (to.count.load(Ordering::Acquire), 0);
+            let deadline = Instant::now() + 3 * PATIENCE;
+            for number in numbers {
+                for flow in 1..=FLOWS {
+                    while sent - (to.count.load(Ordering::Acquire) - before) >= WINDOW {
+                        assert!(Instant::now() < deadline, "something was lost");
+                        std::thread::yield_now();
+                    }
+                    let (a, b) = if source == CLIENT { (flow, 1000 + flow) } else { (1000 + flow, flow) };
+                    from.send(flow, &tcp(source, destination, a, b, number * 4, 0x18, &number.to_be_bytes()));
+                    sent += 1;
+                }
+            }
+            while to.count.load(Ordering::Acquire) - before < sent {
+                assert!(Instant::now() < deadline, "something was lost");
+                std::thread::yield_now();
+            }
+        })
+    };
+    // As TCP begins: one packet of each flow, and then its answer.
+    direction(&up, &down, CLIENT, HOST, 0..1).join().unwrap();
+    direction(&down, &up, HOST, CLIENT, 0..1).join().unwrap();
+    let threads =
+        [direction(&up, &down, CLIENT, HOST, 1..EACH), direction(&down, &up, HOST, CLIENT, 1..EACH)];
+    let (client_reqid, broker_reqid) = (child(&client).await.reqid, child(&broker).await.reqid);
+    let first: HashSet<String> = children(&client).await.into_iter().map(|child| child.spi_in).collect();
+    let mut rekeys = 0;
+    while !threads.iter().all(std::thread::JoinHandle::is_finished) {
+        let (end, reqid) = if rekeys % 2 == 0 { (&client, client_reqid) } else { (&broker, broker_reqid) };
+        end.router.handle().rekey_child(Reqid(reqid)).await.unwrap();
+        rekeys += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert!(rekeys > 1, "{rekeys} rekeys");
+    assert!(children(&client).await.iter().all(|child| !first.contains(&child.spi_in)), "all were rekeyed");
+    for (end, tun) in [(&client, &up), (&broker, &down)] {
+        let arrived = tun.arrived.lock().unwrap();
+        assert_eq!(arrived.len(), usize::from(FLOWS));
+        let mut used = HashSet::new();
+        for (flow, got) in arrived.iter() {
+            assert!(got.iter().map(|(_, number)| *number).eq(0..EACH), "flow {flow}: {got:?}");
+            let queue = got[1].0;
+            assert!(got[1..].iter().all(|(at, _)| *at == queue), "flow {flow} did not stay on one worker");
+            used.insert(queue);
+        }
+        assert_eq!(used.len(), WORKERS, "flows on all workers");
+        drop(arrived);
+        let status = end.router.handle().status().await.unwrap();
+        assert_eq!(status.drops, BTreeMap::new());
+    }
+    // The SAs that the rekeys made count from zero; the flows go on on all of them.
+    direction(&up, &down, CLIENT, HOST, EACH..EACH + 5).join().unwrap();
+    direction(&down, &up, HOST, CLIENT, EACH..EACH + 5).join().unwrap();
+    for end in [&client, &broker] {
+        for child in children(end).await {
+            assert!(child.packets_in > 0 && child.packets_out > 0, "{child:?}");
+        }
     }
 }
 

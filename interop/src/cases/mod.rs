@@ -5,6 +5,7 @@ mod configuration;
 mod kernel;
 mod keylog;
 mod life;
+mod per_cpu;
 mod refusals;
 mod rekey;
 mod suites;
@@ -111,6 +112,7 @@ pub fn all() -> Vec<Case> {
         suites::cases(),
         auth::cases(),
         rekey::cases(),
+        per_cpu::cases(),
         life::cases(),
         keylog::cases(),
         refusals::cases(),

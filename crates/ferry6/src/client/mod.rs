@@ -308,6 +308,9 @@ impl Tunnel {
         if !self.is_current(child.ike) {
             return Ok(());
         }
+        if child.resource > 0 && !child.rekeyed {
+            tracing::debug!("one more Child SA for this tunnel, number {}", child.resource);
+        }
         self.remote_ts.clone_from(&child.remote_ts);
         self.apply(daemon).await
     }

@@ -110,7 +110,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
             remote_ts: vec![TrafficSelector::ANY_V6],
             prefer_email: false,
         };
-        let connection = connection::read(sections, defaults, &tunnel.crypto);
+        let connection = connection::read(sections, defaults, &tunnel);
         if let (Some(Some(mut pool)), Some(connection)) = (pool, &connection) {
             pool.several = connection.unique == Unique::Never;
             pools.insert(name, pool);

@@ -105,7 +105,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         remote_ts: vec![TrafficSelector::ANY_V6],
         prefer_email: true,
     };
-    let connection = connection::read(&sections, defaults, &tunnel.crypto);
+    let connection = connection::read(&sections, defaults, &tunnel);
     let retransmit = connection::retransmit(&sections.ike);
     sections.finish();
     Some(Client {

@@ -1,8 +1,10 @@
 //! `[local]`, `[remote]`, `[ike]` and `[child]`: what makes an [`ike::Connection`](Connection). The same on both sides.
 
 use super::keys;
+use super::per_cpu;
 use super::proposal;
 use super::reader::{Document, Found, Section};
+use super::tunnel::Tunnel;
 use super::values;
 use ferry6_crypto::{CryptoProvider, Secret};
 use ferry6_ike::certs::{self, CertError};
@@ -61,11 +63,8 @@ pub(super) struct Defaults {
     pub(super) prefer_email: bool,
 }
 
-pub(super) fn read(
-    sections: &Sections<'_>,
-    defaults: Defaults,
-    crypto: &CryptoProvider,
-) -> Option<Connection> {
+pub(super) fn read(sections: &Sections<'_>, defaults: Defaults, tunnel: &Tunnel) -> Option<Connection> {
+    let crypto = &tunnel.crypto;
     let local = read_local(&sections.local, defaults.prefer_email, crypto);
     let own_psk = match &local {
         Some((_, Credential::Psk(secret))) => Some(secret.clone()),
@@ -96,6 +95,7 @@ pub(super) fn read(
         "ipcomp",
         &[("off", IpcompPolicy::Off), ("accept", IpcompPolicy::Accept), ("on", IpcompPolicy::On)],
     );
+    let per_resource = per_cpu::read(child, tunnel);
     let unique = ike
         .choice("unique", &[("replace", Unique::Replace), ("keep", Unique::Keep), ("never", Unique::Never)]);
     let child_rekey = rekey(child, 3600);
@@ -123,6 +123,7 @@ pub(super) fn read(
         remote_ts: remote_ts?,
         addresses: defaults.addresses,
         ipcomp: ipcomp.map_or(IpcompPolicy::Accept, |f| f.value),
+        per_resource,
         mobike,
         fragment_size,
         child_rekey,

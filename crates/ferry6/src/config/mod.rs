@@ -4,6 +4,7 @@ mod broker;
 mod client;
 mod connection;
 pub mod keys;
+mod per_cpu;
 mod process;
 pub mod proposal;
 pub mod reader;

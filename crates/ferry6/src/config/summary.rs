@@ -1,6 +1,7 @@
 //! What `--check` prints: the configuration as it was understood, in a few lines.
 
 use super::keys;
+use super::per_cpu;
 use super::proposal;
 use super::values::show_duration;
 use super::{Broker, Client, Tunnel};
@@ -108,7 +109,12 @@ fn connection(out: &mut String, c: &Connection) {
     row(
         out,
         "child",
-        format_args!("{}, rekey {}, ipcomp {ipcomp}", esp.join(", "), show_duration(c.child_rekey)),
+        format_args!(
+            "{}, rekey {}, ipcomp {ipcomp}, {}",
+            esp.join(", "),
+            show_duration(c.child_rekey),
+            per_cpu::show(c.per_resource)
+        ),
     );
 }
 

@@ -4,7 +4,9 @@ use super::*;
 use crate::config::values::Host;
 use ferry6_crypto::Group;
 use ferry6_ike::Identity;
-use ferry6_ike::config::{AddressConfig, Credential, IpcompPolicy, PeerAuth, RemoteId, Revocation};
+use ferry6_ike::config::{
+    AddressConfig, Credential, IpcompPolicy, PeerAuth, PerResource, RemoteId, Revocation,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
@@ -139,6 +141,15 @@ fn every_key_of_a_client() {
     assert_eq!(full.connection.dpd, minimal.connection.dpd);
     assert_eq!(full.connection.fragment_size, minimal.connection.fragment_size);
     assert_eq!(full.retransmit, minimal.retransmit);
+    assert_eq!(full.connection.per_resource, minimal.connection.per_resource);
+    let per_cpu = |rest: &str| {
+        let path = dir.path().join("per-cpu.toml");
+        fs::write(&path, client_with(rest)).unwrap();
+        client(&path).unwrap().connection.per_resource
+    };
+    let more = per_cpu("[child]\nper_cpu_sas = 6\n[tunnel]\nworkers = 4\n");
+    assert_eq!(more, PerResource { wanted: 6, limit: 12 });
+    assert_eq!(per_cpu("[child]\nper_cpu_sas = \"off\"\n"), PerResource::default());
     assert_eq!(full.tunnel.device, minimal.tunnel.device);
     assert_eq!((full.tunnel.kind, full.tunnel.offload), (minimal.tunnel.kind, minimal.tunnel.offload));
     assert_eq!(full.tunnel.keepalive, minimal.tunnel.keepalive);
@@ -255,6 +266,11 @@ fn faults_name_file_line_key_and_remedy() {
             "client",
             client_with("[child]\nipcomp = \"yes\"\n"),
             "test.toml:9:10: child.ipcomp: expected one of off, accept, on, found \"yes\"\n    9 | ipcomp = \"yes\"\n      |          ^^^^^",
+        ),
+        (
+            "client",
+            client_with("[child]\nper_cpu_sas = 40\n"),
+            "test.toml:9:15: child.per_cpu_sas: expected \"auto\", \"off\" or a number from 2 to 16, found \"40\"\n    9 | per_cpu_sas = 40\n      |               ^^",
         ),
         (
             "client",

@@ -102,7 +102,12 @@ fn flows(out: &mut String, sas: &[IkeSa]) {
     // (direction, from, to, rest)
     let mut rows: Vec<[String; 4]> = Vec::new();
     for sa in sas {
+        let mut last = None;
         for child in &sa.children {
+            // Those of one reqid carry the same flows.
+            if last.replace(child.reqid) == Some(child.reqid) {
+                continue;
+            }
             let rest = format!(
                 "peer {} srcid {} dstid {} reqid {}",
                 sa.remote,
@@ -179,11 +184,12 @@ fn esp(out: &mut String, sa: &IkeSa, child: &ChildSa, inbound: bool) {
     };
     let esn = if child.esn { " esn" } else { "" };
     let ipcomp = cpi.map_or(String::new(), |c| format!(" ipcomp 0x{c:04x}"));
+    let resource = child.resource.map_or(String::new(), |n| format!(" resource {n}"));
     let human = if bytes < 1000 { String::new() } else { format!(" ({})", show_octets(bytes)) };
     let rekey = child.next_rekey.map_or(String::new(), |s| format!(" rekey {}", seconds(s)));
     line!(
         out,
-        "  esp tunnel from {from} to {to} spi {spi} {}{esn}{ipcomp} packets {packets} bytes {bytes}{human} age {}{rekey}",
+        "  esp tunnel from {from} to {to} spi {spi} {}{esn}{ipcomp}{resource} packets {packets} bytes {bytes}{human} age {}{rekey}",
         child.algorithms,
         seconds(child.age),
     );

@@ -154,6 +154,7 @@ fn example() -> Status {
         ipcomp_out: None,
         local_ts: vec!["::/0".into()],
         remote_ts: vec!["2a00::101/128".into()],
+        resource: None,
         worker: 0,
         packets_in: 3,
         bytes_in: 312,

@@ -165,7 +165,7 @@ fn delete_waits_for_the_worker() {
         (2, 2),
         "no DELETE before outbound is in use"
     );
-    let new = pair.client.outbound[&reqid];
+    let new = pair.client.outbound[&(reqid, 0)];
     pair.act(Side::Client, |e, now| e.outbound_in_use(now, reqid, new));
     pair.run(secs(1));
     assert_eq!((pair.client.live().len(), pair.broker.live().len()), (1, 1));
@@ -179,7 +179,7 @@ fn a_silent_responder_switches_by_delete() {
     pair.act(Side::Client, |e, now| e.rekey_child(now, reqid).unwrap());
     pair.run(secs(1));
     let new = pair.broker.live()[0].clone();
-    assert_eq!(pair.broker.outbound[&new.reqid], new.outbound.spi);
+    assert_eq!(pair.broker.outbound[&(new.reqid, 0)], new.outbound.spi);
     assert!(
         pair.broker
             .events

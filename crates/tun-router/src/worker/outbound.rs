@@ -69,6 +69,8 @@ pub enum OutboundCommand {
     SetPolicy(Policy, Arc<SelectorPair>),
     /// Takes a policy out.
     RemovePolicy(u32),
+    /// Gives the policy of a reqid to another worker: its first SA is gone, and this one has another. All workers get it.
+    SetOwner(u32, usize),
     /// Installs an SA; the owner gets it. `true`: and switches to it.
     Install(Box<NewOutbound>, bool),
     /// Switches the reqid to the SA with this SPI.
@@ -133,6 +135,7 @@ impl Outbound {
         match command {
             OutboundCommand::SetPolicy(policy, selectors) => self.spd.insert(policy, selectors),
             OutboundCommand::RemovePolicy(reqid) => self.spd.remove(reqid),
+            OutboundCommand::SetOwner(reqid, owner) => self.spd.set_owner(reqid, owner),
             OutboundCommand::Install(new, switch) => {
                 let (reqid, spi) = (new.reqid, new.sa.spi());
                 if new.compressor.is_some() && self.compression.is_none() {
@@ -154,7 +157,8 @@ impl Outbound {
                 if let Some(child) = self.children.get_mut(&reqid) {
                     child.waiting.retain(|sa| sa.new.sa.spi() != spi);
                     if child.current.as_ref().is_some_and(|sa| sa.new.sa.spi() == spi) {
-                        child.current = None;
+                        // Where there are more SAs than workers, another one of the reqid is here.
+                        child.current = child.waiting.pop();
                     }
                     if child.current.is_none() && child.waiting.is_empty() {
                         self.children.remove(&reqid);
@@ -209,20 +213,21 @@ impl Outbound {
             self.discard(now, packet, &parsed, io);
             return Verdict::Done;
         };
-        if policy.owner != self.index {
-            return Verdict::HandOff(policy.owner);
-        }
+        // With several SAs for one reqid each worker has its own, and seals what the kernel gives it; without, it is the owner's.
+        let Some(sa) = self.children.get_mut(&policy.reqid).and_then(|child| child.current.as_mut()) else {
+            if policy.owner != self.index {
+                return Verdict::HandOff(policy.owner);
+            }
+            self.drops.count(DropReason::OutNoSa);
+            self.answer(now, IcmpError::NoRoute, packet, &parsed, io);
+            return Verdict::Done;
+        };
         let segments = match Segments::new(header, packet) {
             Ok(segments) => segments,
             Err(GsoError::Malformed | GsoError::Unsupported) => {
                 self.drops.count(DropReason::OutMalformed);
                 return Verdict::Done;
             }
-        };
-        let Some(sa) = self.children.get_mut(&policy.reqid).and_then(|child| child.current.as_mut()) else {
-            self.drops.count(DropReason::OutNoSa);
-            self.answer(now, IcmpError::NoRoute, packet, &parsed, io);
-            return Verdict::Done;
         };
         if segments.max_len() > sa.new.mtu && segments.max_len() > icmp::MIN_MTU {
             // At 1280 and below the outer packet is fragmented instead (RFC 4213 section 3.2.1, RFC 2473 section 7.1).

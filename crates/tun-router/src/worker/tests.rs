@@ -709,3 +709,48 @@ fn a_super_packet_of_tiny_segments_does_not_overrun_the_batch() {
     let payload: Vec<u8> = right.delivered().iter().flat_map(|packet| packet[72..].to_vec()).collect();
     assert_eq!(payload, [5; 60_000]);
 }
+
+/// Several SAs for one reqid (RFC 9611): each worker seals what comes to it on its own, and hands on what it has none for.
+#[test]
+fn a_worker_with_an_sa_of_its_own_keeps_its_packets() {
+    let options = Options::default();
+    // The left end twice: worker 0, and worker 1 with another SA of the same reqid.
+    let (mut first, mut second) = (End::new(true), End::new(true));
+    second.outbound = Outbound::new(1, Arc::clone(&second.drops));
+    first.policy(&options);
+    second.policy(&options);
+    first.install_outbound(&options, 1, true);
+    let packet = udp(CLIENT, HOST, 1, 2, b"x");
+    assert_eq!(second.tun(&Header::default(), &packet), Verdict::HandOff(0), "none of its own yet");
+    second.install_outbound(&options, 2, false);
+    assert_eq!(second.tun(&Header::default(), &packet), Verdict::HandOff(0), "it waits for the peer");
+    second.command(OutboundCommand::Use(1, spi(1005)));
+    second.plain(&packet);
+    first.plain(&packet);
+    let sent = |end: &mut End| {
+        let wire = std::mem::take(&mut end.world.wire);
+        wire.iter()
+            .map(|(datagram, ..)| u32::from_be_bytes(*datagram.first_chunk().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((sent(&mut first), sent(&mut second)), (vec![1003], vec![1005]));
+
+    // The first one goes: from then on the other worker is the fallback.
+    for end in [&mut first, &mut second] {
+        end.command(OutboundCommand::SetOwner(1, 1));
+    }
+    first.command(OutboundCommand::Remove(1, spi(1003)));
+    assert_eq!(first.tun(&Header::default(), &packet), Verdict::HandOff(1));
+    second.plain(&packet);
+    assert_eq!(sent(&mut second), [1005]);
+
+    // More SAs than workers: the latest is used, and the one before it when that is gone.
+    second.install_outbound(&options, 3, true);
+    second.plain(&packet);
+    second.command(OutboundCommand::Remove(1, spi(1007)));
+    second.plain(&packet);
+    assert_eq!(sent(&mut second), [1007, 1005]);
+    second.command(OutboundCommand::Remove(1, spi(1005)));
+    assert_eq!(second.tun(&Header::default(), &packet), Verdict::Done);
+    assert_eq!(second.drops.get(DropReason::OutNoSa), 1);
+}
