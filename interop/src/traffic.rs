@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -164,6 +164,7 @@ fn ping(
 
 const CHUNK: usize = 64 << 10;
 const PORT: u16 = 5001;
+const FLOW_CHUNK: usize = 16 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Moves `octets` over TCP from `from` to `to` and back again over the same connection; both ends check the content
@@ -243,6 +244,79 @@ fn client_half(stream: &mut TcpStream, octets: usize) -> Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     send(stream, octets, 1).context("the client sends")?;
     receive(stream, octets, 2).context("the client receives")
+}
+
+/// One TCP connection over which checked content flows both ways until it is told to stop.
+pub struct Flow {
+    stop: Arc<AtomicBool>,
+    /// Octets that arrived, each way.
+    arrived: [Arc<AtomicU64>; 2],
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Flow {
+    /// Opens the connection and starts sending at both ends, some megabytes a second.
+    pub fn start(from: &Host, to: &Host, address: Ipv6Addr) -> Result<Self> {
+        const PORT: u16 = 5003;
+        let listener = to.run(|| TcpListener::bind((address, PORT))).context("cannot listen")?;
+        let client =
+            from.run(|| TcpStream::connect_timeout(&(address, PORT).into(), PATIENCE)).context("connect")?;
+        let (server, _) = accept(&listener)?;
+        let mut flow = Self { stop: Arc::default(), arrived: Default::default(), threads: Vec::new() };
+        for (direction, sender, receiver) in [(0, &client, &server), (1, &server, &client)] {
+            let (mut sender, mut receiver) = (sender.try_clone()?, receiver.try_clone()?);
+            let (seed, stop) = (11 + direction as u64, Arc::clone(&flow.stop));
+            let arrived = Arc::clone(&flow.arrived[direction]);
+            flow.threads.push(std::thread::spawn(move || {
+                let mut content = Content::new(seed);
+                let mut chunk = vec![0; FLOW_CHUNK];
+                while !stop.load(Ordering::Relaxed) {
+                    content.fill(&mut chunk);
+                    sender.write_all(&chunk).context("the flow sends")?;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(sender.shutdown(std::net::Shutdown::Write)?)
+            }));
+            flow.threads.push(std::thread::spawn(move || {
+                let mut content = Content::new(seed);
+                let (mut chunk, mut expected) = (vec![0; FLOW_CHUNK], vec![0; FLOW_CHUNK]);
+                receiver.set_read_timeout(Some(PATIENCE))?;
+                loop {
+                    match receiver.read_exact(&mut chunk) {
+                        Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                        other => other.context("the flow receives")?,
+                    }
+                    content.fill(&mut expected);
+                    ensure!(chunk == expected, "the content of the flow differs");
+                    arrived.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                }
+            }));
+        }
+        Ok(flow)
+    }
+
+    /// Waits until both ends have received something more.
+    pub fn goes_on(&self, patience: Duration) -> Result<()> {
+        let now = || self.arrived.each_ref().map(|a| a.load(Ordering::Relaxed));
+        let before = now();
+        crate::wait_until("the TCP connection moves on in both directions", patience, || {
+            if self.threads.iter().any(JoinHandle::is_finished) {
+                bail!("the TCP connection has ended");
+            }
+            Ok(now().iter().zip(before).all(|(now, before)| *now > before + 20 * FLOW_CHUNK as u64))
+        })
+    }
+
+    /// Ends it; an error if content was lost or altered, or the connection broke.
+    pub fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut result = Ok(());
+        for thread in self.threads {
+            let ended = thread.join().map_err(|_| anyhow::anyhow!("a thread of the flow panicked"))?;
+            result = result.and(ended);
+        }
+        result
+    }
 }
 
 /// `TcpListener::accept` with an end.

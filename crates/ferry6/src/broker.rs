@@ -7,6 +7,7 @@ use crate::control::{BrokerStatus, Request, Response};
 use crate::daemon::{self, Daemon, NoticeLog, Prepared, Setup};
 use crate::leases::{self, Leases};
 use crate::net::Net;
+use crate::net::proxy::Proxies;
 use crate::net::sysctl::{self, Changes};
 use crate::sandbox::{self, Files};
 use anyhow::{Context as _, anyhow, bail};
@@ -22,6 +23,8 @@ use std::sync::Arc;
 
 /// The file in the state directory that says which sysctls were changed.
 const SYSCTL_RECORD: &str = "sysctl";
+/// And the one that says for which addresses it answers.
+const PROXY_RECORD: &str = "proxy-ndp";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -111,11 +114,12 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
         connections: config.connections.iter().cloned().map(Arc::new).collect(),
         retransmit: config.retransmit,
         half_open: config.half_open,
+        addresses: config.addresses.clone(),
         ..config.tunnel.endpoint(config.listen)
     };
     let prepared = Prepared::new(setup).await?;
     let mut machine = Machine::new(&config, leases.clone(), &prepared.net, prepared.tun).await?;
-    for file in ["", leases::FILE, SYSCTL_RECORD] {
+    for file in ["", leases::FILE, SYSCTL_RECORD, PROXY_RECORD] {
         let path = config.state_dir.join(file);
         if path.exists() {
             sandbox::give(&path, &config.process.run_as);
@@ -203,8 +207,8 @@ struct Machine {
     listen: String,
     routes: Vec<Prefix6>,
     leases: Leases,
-    /// The interface of `proxy_ndp`, and for whom it answers.
-    proxy: Option<u32>,
+    /// `proxy_ndp`, and for whom it answers.
+    proxy: Option<Proxies>,
     proxied: HashMap<IkeSaId, Ipv6Addr>,
     /// Put back when this is dropped.
     _changes: Changes,
@@ -228,9 +232,12 @@ impl Machine {
         {
             tracing::warn!("{text}");
         }
+        let record = config.state_dir.join(PROXY_RECORD);
+        Proxies::remove_left_over(net, &record).await;
         let mut proxy = None;
         if let Some(interface) = &config.proxy_ndp {
-            proxy = Some(net.index(interface).await.context("tunnel.proxy_ndp")?);
+            let index = net.index(interface).await.context("tunnel.proxy_ndp")?;
+            proxy = Some(Proxies::new(index, record));
             sysctl::enable_proxy_ndp(interface, &mut changes)
                 .map_err(|e| anyhow!("tunnel.proxy_ndp: {e}"))?;
         }
@@ -248,34 +255,22 @@ impl Machine {
     async fn established(&mut self, daemon: &Daemon, up: &Established) {
         let address = up.lease.address.map_or_else(|| "no address".to_owned(), |a| a.to_string());
         tracing::info!("{} up from {} ({}): {address}", up.remote_id, up.path.remote, up.connection);
-        if let (Some(interface), Some(address)) = (self.proxy, up.lease.address) {
-            match daemon.net.add_proxy(interface, address).await {
-                Ok(()) => {
-                    self.proxied.insert(up.ike, address);
-                }
-                Err(error) => tracing::warn!("{error:#}"),
-            }
+        if let (Some(proxy), Some(address)) = (&mut self.proxy, up.lease.address) {
+            proxy.add(&daemon.net, address).await;
+            self.proxied.insert(up.ike, address);
         }
     }
 
     async fn closed(&mut self, daemon: &Daemon, closed: &Closed) {
-        if let (Some(interface), Some(address)) = (self.proxy, self.proxied.remove(&closed.ike)) {
-            // A newer tunnel of the same identity has the same address.
-            if !self.proxied.values().any(|a| *a == address)
-                && let Err(error) = daemon.net.remove_proxy(interface, address).await
-            {
-                tracing::warn!("{error:#}");
-            }
+        if let (Some(proxy), Some(address)) = (&mut self.proxy, self.proxied.remove(&closed.ike)) {
+            proxy.remove(&daemon.net, address).await;
         }
     }
 
     /// Takes back what does not go away with the device.
     async fn stop(&mut self, daemon: &Daemon) {
-        let Some(interface) = self.proxy else { return };
-        for address in self.proxied.drain().map(|(_, a)| a) {
-            if let Err(error) = daemon.net.remove_proxy(interface, address).await {
-                tracing::warn!("{error:#}");
-            }
+        if let Some(proxy) = &mut self.proxy {
+            proxy.clear(&daemon.net).await;
         }
     }
 

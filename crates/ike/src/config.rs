@@ -5,7 +5,7 @@ use crate::identity::Identity;
 use crate::selector::TrafficSelector;
 use ferry6_crypto::{Cipher, Group, Integ, Prf, Secret, SigningKey};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -176,6 +176,28 @@ pub enum Unique {
     Never,
 }
 
+/// Whether a NAT may stand between us and a peer (RFC 4555 section 3.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum NatPolicy {
+    /// As it is.
+    #[default]
+    Auto,
+    /// None: who changes addresses on the way is refused.
+    Forbid,
+}
+
+/// When a peer that moved must show that it is where it says (RFC 4555 section 3.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RoutabilityCheck {
+    /// Traffic follows at once, and the peer is asked then: no pause in its traffic.
+    #[default]
+    After,
+    /// Traffic follows when it has answered.
+    Before,
+    /// It is believed.
+    Off,
+}
+
 /// One connection: a policy for peers, as initiator or responder.
 #[derive(Clone)]
 pub struct Connection {
@@ -205,6 +227,10 @@ pub struct Connection {
     pub per_resource: PerResource,
     /// Whether to announce MOBIKE (RFC 4555).
     pub mobike: bool,
+    /// Whether a NAT may be between us and the peer.
+    pub nat: NatPolicy,
+    /// How a peer's move is checked, as the responder.
+    pub routability: RoutabilityCheck,
     /// Largest IKE message in octets, IP and UDP headers not counted (RFC 7383); `None` switches fragmentation off.
     pub fragment_size: Option<usize>,
     /// Lifetime of a Child SA before its rekey; 0 never. The endpoint takes off a random share (`rekey_fuzz`).
@@ -215,6 +241,9 @@ pub struct Connection {
     pub child_rekey_bytes: u64,
     /// Packets in one direction before a child is rekeyed; 0 only the cipher's own limit.
     pub child_rekey_packets: u64,
+    /// Lifetime of an IKE SA before it is authenticated anew (RFC 7296 section 2.8.3); 0 never. An initiator is told by
+    /// [`crate::event::Established::reauth`] when; a responder tells the peer (RFC 4478), and closes if it does not come.
+    pub reauth: Duration,
     /// Silence after which the peer is probed (DPD); 0 never.
     pub dpd: Duration,
     /// Unique IDs.
@@ -280,6 +309,8 @@ pub struct EndpointConfig {
     pub nat_port: u16,
     /// The peers' such port, where nothing else is told: 4500.
     pub remote_nat_port: u16,
+    /// Our IPv4 addresses at which peers reach us, to be told to those that speak MOBIKE.
+    pub addresses: Vec<Ipv4Addr>,
     /// Make the peer encapsulate ESP in UDP even where there is no NAT, by a NAT detection hash that does not fit (as
     /// strongSwan's `encap = yes`). Here ESP is never sent but in UDP, so a peer with kernel IPsec needs it.
     pub force_encap: bool,
@@ -301,6 +332,7 @@ impl Default for EndpointConfig {
             half_open: HalfOpenLimits::default(),
             nat_port: 4500,
             remote_nat_port: 4500,
+            addresses: Vec::new(),
             force_encap: true,
             rekey_fuzz: 0.1,
             linger: Duration::from_secs(5),

@@ -799,6 +799,7 @@ impl Established {
         match self.pending.take() {
             Some(Pending::Update(_)) => self.want(Task::UpdateAddresses),
             Some(Pending::CheckPath(_)) => self.want(Task::CheckPath),
+            Some(Pending::Tell) => self.want(Task::TellAddresses),
             _ => {}
         }
         self.forget(&Task::RekeyIke);
@@ -809,6 +810,7 @@ impl Established {
         self.arm(endpoint, common, now);
         self.arm_children(common);
         common.timers.set_or_stop(Timer::Retry, old.timers.get(Timer::Retry));
+        common.timers.set_or_stop(Timer::Retire, old.timers.get(Timer::Retire));
         let give_up = old.timers.get(Timer::GiveUp).filter(|_| self.closing.is_some());
         common.timers.set_or_stop(Timer::GiveUp, give_up);
         common.timers.set_or_stop(Timer::DropCached, old.timers.get(Timer::DropCached));

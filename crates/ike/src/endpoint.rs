@@ -368,7 +368,8 @@ impl Endpoint {
         self.task(now, ike, Task::RekeyIke)
     }
 
-    /// Our address changed: as the MOBIKE initiator, moves the IKE SA and its Child SAs to `path` (RFC 4555 section 3.5).
+    /// Our address changed, or there is one again after [`Self::network_gone`]: as the MOBIKE initiator, moves the IKE SA
+    /// and its Child SAs to `path` (RFC 4555 section 3.5).
     ///
     /// # Errors
     /// [`CommandError::UnknownSa`]; [`CommandError::NotNow`] where the peer does not speak MOBIKE or we are not its
@@ -512,6 +513,14 @@ impl Endpoint {
     /// The current IKE SA with this ID.
     pub(crate) fn spi_of(&self, ike: IkeSaId) -> Option<u64> {
         self.by_id.get(&ike).copied()
+    }
+
+    /// What is up at one of our SPIs.
+    pub(crate) fn established_at(&self, spi: u64) -> Option<&Established> {
+        match &self.sas.get(&spi)?.state {
+            State::Established(s) => Some(s),
+            _ => None,
+        }
     }
 
     /// `spi` bears the ID from now on.
@@ -703,6 +712,8 @@ pub struct IkeSaStatus {
     pub next_rekey: Option<Instant>,
     /// The peer's vendor IDs and implementation, as text, where it told.
     pub vendor: Vec<String>,
+    /// The peer's other addresses, as it told them (RFC 4555).
+    pub peer_addresses: Vec<IpAddr>,
     /// Its Child SAs.
     pub children: Vec<ChildSaStatus>,
 }
@@ -725,6 +736,7 @@ impl IkeSaStatus {
             established: None,
             next_rekey: None,
             vendor: Vec::new(),
+            peer_addresses: Vec::new(),
             children: Vec::new(),
         }
     }
@@ -742,6 +754,7 @@ impl Established {
         status.established = Some(self.since);
         status.next_rekey = common.timers.get(Timer::RekeyIke);
         status.vendor = self.vendor.clone();
+        status.peer_addresses.clone_from(&self.mobility.peer);
         status.children = self
             .children
             .iter()

@@ -1,15 +1,15 @@
 //! An IKE SA that is up: its Child SAs, what it wants to do next, and its timers.
 
 use crate::child::{Child, Phase};
-use crate::config::{Connection, Now, Role, Unique};
+use crate::config::{Connection, Now, Role};
 use crate::create_child_sa::{ChildRequest, IkeRequest};
-use crate::endpoint::{CommandError, Datagram, Endpoint, IkeSaCommon, State};
-use crate::event::{self, CloseReason, Event, IkeSaId, Lease, Path, Reqid};
+use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
+use crate::event::{self, CloseReason, Event, Lease, Path, Reqid};
 use crate::identity::Identity;
 use crate::ike_auth::Agreed;
 use crate::ike_sa_init::InitKey;
-use crate::informational::{PathCheck, Update};
 use crate::keymat::SkD;
+use crate::mobike::{Mobility, PathCheck, Update};
 use crate::nat::Nat;
 use crate::negotiation::SelectedIke;
 use crate::notify;
@@ -44,9 +44,12 @@ pub(crate) struct Established {
     pub(crate) leased: bool,
     pub(crate) nat: Nat,
     pub(crate) mobike: bool,
+    pub(crate) mobility: Mobility,
     /// The hash of our address as the peer saw it last; another one tells of a new NAT mapping.
     pub(crate) seen_as: Option<Vec<u8>>,
     pub(crate) vendor: Vec<String>,
+    /// How long the peer, as the responder, takes our authentication for good (RFC 4478).
+    pub(crate) auth_lifetime: Option<Duration>,
     /// The request of IKE_SA_INIT, kept so long as copies of it may come.
     pub(crate) init: Option<InitKey>,
     pub(crate) since: Instant,
@@ -85,6 +88,8 @@ pub(crate) enum Task {
     UpdateAddresses,
     /// MOBIKE: is the peer where it says?
     CheckPath,
+    /// MOBIKE: our other addresses.
+    TellAddresses,
 }
 
 /// One type for each answer that may be awaited.
@@ -96,6 +101,8 @@ pub(crate) enum Pending {
     Probe,
     Update(Update),
     CheckPath(PathCheck),
+    /// Something that needs no answer but that it arrived.
+    Tell,
 }
 
 impl Established {
@@ -117,8 +124,10 @@ impl Established {
             leased: false,
             nat: agreed.nat,
             mobike: false,
+            mobility: Mobility::default(),
             seen_as: None,
             vendor: agreed.vendor,
+            auth_lifetime: None,
             init: None,
             since: now.monotonic,
             heard: now.monotonic,
@@ -135,6 +144,7 @@ impl Established {
     /// It is up: tells the embedder, sets the timers, and enters the books.
     pub(crate) fn announce(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, now: Now) {
         endpoint.peers.entry(self.remote_id.clone()).or_default().push(common.id);
+        let reauth = self.reauth_in(endpoint);
         endpoint.events.push_back(Event::Established(Box::new(event::Established {
             ike: common.id,
             connection: self.connection.name.clone(),
@@ -145,6 +155,7 @@ impl Established {
             path: common.path,
             nat_local: self.nat.local,
             nat_remote: self.nat.remote,
+            reauth,
         })));
         self.arm(endpoint, common, now);
         self.learn_mapping();
@@ -157,8 +168,21 @@ impl Established {
         let share = endpoint.fuzz();
         common.timers.set_or_stop(Timer::RekeyIke, lifetime.map(|d| now + d - d.mul_f64(share)));
         common.timers.set_or_stop(Timer::ExpireIke, lifetime.map(|d| now + d + crate::child::hard_margin(d)));
+        let reauth =
+            Some(self.connection.reauth).filter(|d| !d.is_zero() && self.first_role == Role::Responder);
+        let reauth = reauth.map(|d| self.since + d + crate::child::hard_margin(d));
+        common.timers.set_or_stop(Timer::ExpireAuth, reauth);
         let dpd = Some(self.connection.dpd).filter(|d| !d.is_zero());
         common.timers.set_or_stop(Timer::Dpd, dpd.map(|d| now + d));
+    }
+
+    /// When an initiator is to authenticate anew: by its own configuration, or by the peer's (RFC 4478), whichever is
+    /// sooner; in any case before the peer loses its patience.
+    fn reauth_in(&self, endpoint: &mut Endpoint) -> Option<Duration> {
+        let ours =
+            Some(self.connection.reauth).filter(|d| !d.is_zero() && self.first_role == Role::Initiator);
+        let lifetime = ours.into_iter().chain(self.auth_lifetime).min()?;
+        Some(lifetime - lifetime.mul_f64(endpoint.fuzz()))
     }
 
     pub(crate) fn state_name(&self) -> &'static str {
@@ -194,6 +218,7 @@ impl Established {
             Incoming::Response(payloads) => {
                 self.heard = now.monotonic;
                 common.timers.stop(Timer::Retransmit);
+                self.on_answer_from(endpoint, common, datagram.path);
                 match payloads {
                     Ok(payloads) => self.on_response(endpoint, now, common, &payloads),
                     Err(why) => {
@@ -285,13 +310,13 @@ impl Established {
                 State::Established(self)
             }
             Some(Pending::Close) => return self.finish(endpoint, common),
-            Some(Pending::Update(update)) => update.on_response(self, endpoint, common, payloads),
+            Some(Pending::Update(update)) => update.on_response(self, endpoint, now, common, payloads),
             Some(Pending::CheckPath(check)) => check.on_response(self, endpoint, now, common, payloads),
             Some(Pending::Probe) => {
                 self.on_probed(endpoint, common, payloads);
                 State::Established(self)
             }
-            None => State::Established(self),
+            Some(Pending::Tell) | None => State::Established(self),
         };
         match state {
             State::Established(s) => s.pump(endpoint, now, common),
@@ -397,6 +422,10 @@ impl Established {
                     Ok(())
                 }
                 Task::CheckPath => self.check_path(endpoint, now, common),
+                Task::TellAddresses => {
+                    self.tell_addresses(endpoint, now, common);
+                    Ok(())
+                }
             };
             if let Err(error) = started {
                 let who = self.who(common);
@@ -417,7 +446,10 @@ impl Established {
         timer: Timer,
     ) -> State {
         match timer {
+            // It goes on when there is a network again.
+            Timer::Retransmit if self.mobility.offline && self.closing.is_none() => {}
             Timer::Retransmit => {
+                self.choose_path(endpoint, common);
                 if let Some(timeout) = self.window.retransmit(endpoint, now, common) {
                     self.closing.get_or_insert(timeout);
                     return self.finish(endpoint, common);
@@ -430,6 +462,11 @@ impl Established {
                 let why = "its lifetime is over and it could not be rekeyed";
                 return self.close(endpoint, now, common, CloseReason::Expired(why));
             }
+            Timer::ExpireAuth => {
+                let why = "its authentication is too old (`ike.reauth`) and it did not reauthenticate";
+                return self.close(endpoint, now, common, CloseReason::Expired(why));
+            }
+            Timer::Retire => return self.on_retire(endpoint, now, common),
             Timer::Retry => {
                 for task in std::mem::take(&mut self.later) {
                     self.want(task);
@@ -446,6 +483,9 @@ impl Established {
 
     /// Section 2.4: only silence makes us probe; a request in flight is a probe already.
     fn on_dpd(&mut self, now: Now, common: &mut IkeSaCommon) {
+        if self.mobility.offline {
+            return;
+        }
         let dpd = self.connection.dpd;
         let due = self.heard + dpd;
         if due > now.monotonic {
@@ -538,14 +578,6 @@ impl Established {
         self.pump(endpoint, now, common)
     }
 
-    /// NAT rebinding (section 2.23): an authentic packet from another address or port moves the peer, but only if it is
-    /// behind a NAT and we are not: a host behind a NAT does not follow.
-    pub(crate) fn follow_rebinding(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, path: Path) {
-        if path.remote != common.path.remote && self.nat.remote && !self.nat.local && self.closing.is_none() {
-            self.set_path(endpoint, common, path);
-        }
-    }
-
     pub(crate) fn set_path(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, path: Path) {
         if common.path != path {
             common.path = path;
@@ -564,9 +596,10 @@ impl Established {
     /// Gives back what it holds: Child SAs, lease, its place in the books. May be called again.
     pub(crate) fn leave(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon) {
         self.forget_init(endpoint);
+        let linger = self.hand_traffic_over(endpoint, common);
         let all: Vec<Spi> = self.children.iter().map(|c| c.inbound).collect();
         for inbound in all {
-            self.remove(endpoint, common, inbound, Duration::ZERO);
+            self.remove(endpoint, common, inbound, linger);
         }
         if std::mem::take(&mut self.leased)
             && let Some(pool) = &mut endpoint.pool
@@ -620,7 +653,14 @@ impl Established {
             self.leave(endpoint, common);
             self.tasks.clear();
             self.later.clear();
-            for timer in [Timer::Dpd, Timer::RekeyIke, Timer::ExpireIke, Timer::Retry] {
+            for timer in [
+                Timer::Dpd,
+                Timer::RekeyIke,
+                Timer::ExpireIke,
+                Timer::ExpireAuth,
+                Timer::Retire,
+                Timer::Retry,
+            ] {
                 common.timers.stop(timer);
             }
         }
@@ -633,73 +673,5 @@ impl Established {
         let reason = self.closing.take().unwrap_or(CloseReason::Local);
         self.tell_closed(endpoint, common, reason);
         State::Gone
-    }
-
-    /// As the MOBIKE initiator: see [`Endpoint::update_path`].
-    pub(crate) fn move_to(
-        mut self: Box<Self>,
-        endpoint: &mut Endpoint,
-        now: Now,
-        common: &mut IkeSaCommon,
-        path: Path,
-    ) -> (State, Result<(), CommandError>) {
-        if !self.may_move() {
-            let why = "MOBIKE was not negotiated with us as its initiator";
-            return (State::Established(self), Err(CommandError::NotNow(why)));
-        }
-        self.set_path(endpoint, common, path);
-        self.want(Task::UpdateAddresses);
-        (self.pump(endpoint, now, common), Ok(()))
-    }
-}
-
-impl Endpoint {
-    /// What a new IKE SA means for older ones of the same identity. INITIAL_CONTACT (section 2.4) says that they are
-    /// dead: nothing is sent on them then.
-    ///
-    /// # Errors
-    /// The reason for the log, where the new one is to be refused.
-    pub(crate) fn apply_unique(
-        &mut self,
-        now: Now,
-        connection: &Connection,
-        remote_id: &Identity,
-        path: Path,
-        initial_contact: bool,
-    ) -> Result<(), String> {
-        let old: Vec<IkeSaId> = self.peers.get(remote_id).cloned().unwrap_or_default();
-        if old.is_empty() {
-            return Ok(());
-        }
-        let patience = self.config.close_patience;
-        match connection.unique {
-            Unique::Never if !initial_contact => {}
-            Unique::Never => old.into_iter().for_each(|id| self.drop_silently(id)),
-            Unique::Replace => {
-                for id in old {
-                    if initial_contact {
-                        self.drop_silently(id);
-                    } else {
-                        // It is in the table: `peers` names only what is established.
-                        let _ = self.close_within(now, id, patience, CloseReason::Replaced);
-                    }
-                }
-            }
-            Unique::Keep => {
-                for id in old {
-                    let same_host = self.path_of(id).is_some_and(|old| old.remote.ip() == path.remote.ip());
-                    if initial_contact && same_host {
-                        self.drop_silently(id);
-                        continue;
-                    }
-                    // Should the old one be dead, the next attempt will find it gone.
-                    self.probe_now(now, id);
-                    return Err(
-                        "the identity is connected already, and `unique = keep` keeps the older one".into()
-                    );
-                }
-            }
-        }
-        Ok(())
     }
 }

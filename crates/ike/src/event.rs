@@ -118,6 +118,9 @@ pub struct Established {
     pub nat_local: bool,
     /// Whether the peer is.
     pub nat_remote: bool,
+    /// As the initiator: when to authenticate anew, by another IKE SA beside this one ([`crate::Endpoint::initiate`]),
+    /// and to close this one then.
+    pub reauth: Option<Duration>,
 }
 
 /// Why an IKE SA ended or did not come up. The text names peer, payload and cause and says what to do.

@@ -5,13 +5,16 @@
 use crate::auth::{self, method};
 use crate::certs;
 use crate::child::{self, Offer, Placement, Refusal, SpiFor, Terms};
-use crate::config::{AddressConfig, Connection, Credential, LeaseRequest, Now, PeerAuth, RemoteId, Role};
+use crate::config::{
+    AddressConfig, Connection, Credential, LeaseRequest, NatPolicy, Now, PeerAuth, RemoteId, Role,
+};
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
 use crate::established::Established;
 use crate::event::{Activate, CloseReason, Lease, Reqid};
 use crate::identity::Identity;
 use crate::ike_sa_init::InitKey;
 use crate::keymat::{AuthKeys, SkD};
+use crate::mobike;
 use crate::nat::Nat;
 use crate::negotiation::SelectedIke;
 use crate::notify;
@@ -26,6 +29,7 @@ use crate::wire::{Config, ExchangeType, Payload, RawId, attribute, cfg_type};
 use ferry6_crypto::HashAlgorithm;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What IKE_SA_INIT leaves for IKE_AUTH. Dropped when that is over.
 pub(crate) struct Agreed {
@@ -158,6 +162,9 @@ impl AuthSent {
             let why = "the peer does not support NAT traversal (no NAT_DETECTION in IKE_SA_INIT), and ESP is carried in UDP only";
             return endpoint.fail(common, Some(&connection), None, CloseReason::WeRefused(why.to_owned()));
         }
+        if let Some(why) = forbidden_nat(&connection, &agreed.nat) {
+            return endpoint.fail(common, Some(&connection), None, CloseReason::WeRefused(why.to_owned()));
+        }
         agreed.window.set_fragment_size(fragment_size(&connection, &agreed));
         let id = RawId::from(&connection.local_id);
         let local_ts = connection.local_ts.clone();
@@ -197,7 +204,10 @@ impl AuthSent {
         payloads.extend(child);
         if connection.mobike {
             payloads.push(notify::plain(notify::MOBIKE_SUPPORTED, Vec::new()));
-            payloads.push(notify::plain(notify::NO_ADDITIONAL_ADDRESSES, Vec::new()));
+            payloads.extend(mobike::our_addresses(endpoint, common.path));
+            if connection.nat == NatPolicy::Forbid {
+                payloads.push(mobike::no_nats_of_ours(common.path));
+            }
         }
         agreed.window.request(endpoint, now, common, ExchangeType::IkeAuth, &payloads);
         let reqid = endpoint.fresh_reqid();
@@ -303,6 +313,8 @@ impl AuthSent {
         let mut established = Established::new(connection, now, Role::Initiator, remote_id, agreed);
         established.lease = lease;
         established.mobike = mobike;
+        established.mobility.peer = mobike::peer_addresses(payloads).unwrap_or_default();
+        established.auth_lifetime = auth_lifetime(payloads);
         established.announce(endpoint, common, now);
         let place = Placement {
             reqid,
@@ -317,6 +329,19 @@ impl AuthSent {
     }
 }
 
+/// RFC 4478 section 3: seconds.
+fn auth_lifetime(payloads: &Payloads) -> Option<Duration> {
+    let seconds =
+        payloads.notify(notify::AUTH_LIFETIME)?.data.as_slice().try_into().ok().map(u32::from_be_bytes)?;
+    Some(Duration::from_secs(seconds.into())).filter(|d| !d.is_zero())
+}
+
+/// Where `nat = forbid` and there is one: why there is no tunnel.
+fn forbidden_nat(connection: &Connection, nat: &Nat) -> Option<&'static str> {
+    let found = connection.nat == NatPolicy::Forbid && (nat.local || nat.remote);
+    found.then_some("a NAT stands between us and the peer, and `ike.nat = \"forbid\"` allows none")
+}
+
 fn refusal_text(notify_type: u16) -> String {
     let hint = match notify_type {
         notify::AUTHENTICATION_FAILED => {
@@ -325,6 +350,9 @@ fn refusal_text(notify_type: u16) -> String {
         notify::NO_PROPOSAL_CHOSEN => ": it accepts none of the ESP proposals of this connection",
         notify::TS_UNACCEPTABLE => ": it does not accept the traffic selectors of this connection",
         notify::INTERNAL_ADDRESS_FAILURE => ": it has no address to give",
+        notify::UNEXPECTED_NAT_DETECTED => {
+            ": a NAT stands between, and our `ike.nat = \"forbid\"` allows none"
+        }
         notify::FAILED_CP_REQUIRED => ": it wants us to request an address",
         _ => "",
     };
@@ -450,6 +478,19 @@ fn on_auth_request(
         Ok(connection) => connection,
         Err(why) => return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why)),
     };
+    if connection.mobike
+        && payloads.has(notify::MOBIKE_SUPPORTED)
+        && mobike::met_a_nat(payloads, token.path())
+    {
+        let why = Refusal::new(
+            notify::UNEXPECTED_NAT_DETECTED,
+            "a NAT stands between, which the peer does not allow",
+        );
+        return refuse(endpoint, now, common, agreed, token, Some(remote_id), why);
+    }
+    if let Some(why) = forbidden_nat(&connection, &agreed.nat) {
+        return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why.to_owned()));
+    }
     let initial_contact = payloads.has(notify::INITIAL_CONTACT);
     if let Err(why) = endpoint.apply_unique(now, &connection, &remote_id, common.path, initial_contact) {
         return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why));
@@ -473,6 +514,9 @@ fn on_auth_request(
     answer.push(auth);
     let mut established = Established::new(connection, now, Role::Responder, remote_id, agreed);
     established.mobike = mobike;
+    if mobike {
+        established.mobility.peer = mobike::peer_addresses(payloads).unwrap_or_default();
+    }
     match outcome {
         Ok((negotiated, lease, keys)) => {
             answer.extend(config_reply(&lease, payloads));
@@ -480,13 +524,17 @@ fn on_auth_request(
             answer.extend(negotiated.payloads(Vec::new()));
             established.leased = matches!(established.connection.addresses, AddressConfig::Assign);
             established.lease = lease;
+            // A peer that reauthenticates is not ready yet for what comes on the new SA: it learns its keys from this
+            // very answer. Until it has sent something there, the old one carries its traffic.
+            let twin = endpoint.has_twin(common.id, &established.remote_id, &negotiated);
+            let activate = if twin { Activate::Later } else { Activate::Now };
             established.announce(endpoint, common, now);
             let reqid = endpoint.fresh_reqid();
             let place = Placement {
                 reqid,
                 resource: several.then_some(0),
                 exchange_role: Role::Responder,
-                activate: Activate::Now,
+                activate,
                 replaces: None,
             };
             established.install(endpoint, common, now, negotiated, keys, place);
@@ -501,7 +549,12 @@ fn on_auth_request(
     }
     if mobike {
         answer.push(notify::plain(notify::MOBIKE_SUPPORTED, Vec::new()));
-        answer.push(notify::plain(notify::NO_ADDITIONAL_ADDRESSES, Vec::new()));
+        answer.extend(mobike::our_addresses(endpoint, common.path));
+    }
+    let reauth = established.connection.reauth.as_secs();
+    if reauth > 0 {
+        let seconds = u32::try_from(reauth).unwrap_or(u32::MAX);
+        answer.push(notify::plain(notify::AUTH_LIFETIME, seconds.to_be_bytes()));
     }
     established.respond(endpoint, common, now, token, &answer);
     State::Established(Box::new(established))

@@ -21,6 +21,7 @@ mod ike_auth;
 mod ike_sa_init;
 mod informational;
 mod keymat;
+mod mobike;
 mod nat;
 mod negotiation;
 mod notify;
@@ -33,6 +34,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod unique;
 mod window;
 pub mod wire;
 

@@ -6,7 +6,8 @@
 
 use crate::config::{
     AddressConfig, AddressPool, Connection, Credential, EndpointConfig, EspProposal, IkeProposal,
-    IpcompPolicy, LeaseError, LeaseRequest, Now, PeerAuth, PerResource, RemoteId, SpiGenerator, Unique,
+    IpcompPolicy, LeaseError, LeaseRequest, NatPolicy, Now, PeerAuth, PerResource, RemoteId,
+    RoutabilityCheck, SpiGenerator, Unique,
 };
 use crate::endpoint::{Endpoint, Parts};
 use crate::event::{Activate, ChildSa, Closed, Event, IkeSaId, Lease, Path, Reqid, Transmit};
@@ -63,7 +64,7 @@ pub struct SmallPool(Arc<Mutex<PoolState>>);
 #[derive(Debug, Default)]
 struct PoolState {
     free: Vec<Ipv6Addr>,
-    given: HashMap<IkeSaId, Ipv6Addr>,
+    given: HashMap<IkeSaId, (Identity, Ipv6Addr)>,
 }
 
 impl SmallPool {
@@ -83,13 +84,18 @@ impl AddressPool for SmallPool {
     fn assign(&mut self, request: &LeaseRequest<'_>) -> Result<Lease, LeaseError> {
         let broken = || LeaseError("the pool is broken".to_owned());
         let mut state = self.0.lock().map_err(|_| broken())?;
-        let address = state.free.pop().ok_or_else(|| LeaseError("no free address in the pool".to_owned()))?;
-        state.given.insert(request.ike, address);
+        let same =
+            state.given.iter().find(|(_, given)| given.0 == *request.identity).map(|(_, given)| given.1);
+        let address = same
+            .or_else(|| state.free.pop())
+            .ok_or_else(|| LeaseError("no free address in the pool".to_owned()))?;
+        state.given.insert(request.ike, (request.identity.clone(), address));
         Ok(Lease { address: Some(address), dns: vec![Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, 0x53)] })
     }
     fn release(&mut self, ike: IkeSaId) {
         if let Ok(mut state) = self.0.lock()
-            && let Some(address) = state.given.remove(&ike)
+            && let Some((_, address)) = state.given.remove(&ike)
+            && !state.given.values().any(|given| given.1 == address)
         {
             state.free.push(address);
         }
@@ -120,6 +126,8 @@ pub struct Link {
     pub nat: Box<dyn Fn(SocketAddr) -> SocketAddr + Send>,
     /// And back; `None` where the NAT has no such mapping.
     pub nat_back: Box<dyn Fn(SocketAddr) -> Option<SocketAddr> + Send>,
+    /// Whether what the client sends to this address arrives.
+    pub works: Box<dyn Fn(SocketAddr) -> bool + Send>,
     /// The broker's own address behind its static NAT.
     pub broker_sees_itself_at: Option<IpAddr>,
 }
@@ -131,6 +139,7 @@ impl Default for Link {
             fate: Box::new(|_| Fate::Deliver),
             nat: Box::new(|a| a),
             nat_back: Box::new(Some),
+            works: Box::new(|_| true),
             broker_sees_itself_at: None,
         }
     }
@@ -247,10 +256,7 @@ impl Host {
             self.outbound.insert((reqid, resource), outbound);
             return Some((reqid, outbound));
         }
-        // One that stands beside others is not used before it is said so.
-        if !self.outbound.keys().any(|(known, _)| *known == reqid) {
-            self.outbound.insert((reqid, resource), outbound);
-        }
+        // It waits beside the one in use, be that of the same reqid or of another IKE SA with the same peer.
         None
     }
 
@@ -357,6 +363,9 @@ pub fn psk_connections() -> (Connection, Connection) {
         ipcomp: IpcompPolicy::Accept,
         per_resource: PerResource::default(),
         mobike: true,
+        nat: NatPolicy::Auto,
+        routability: RoutabilityCheck::After,
+        reauth: Duration::ZERO,
         fragment_size: Some(1200),
         child_rekey: Duration::from_secs(3600),
         ike_rekey: Duration::from_secs(4 * 3600),
@@ -451,15 +460,26 @@ impl Pair {
         self.sent.push((side, payload.clone()));
         let path = match side {
             Side::Client => {
+                if !(self.link.works)(path.remote) {
+                    return;
+                }
                 let mut local = path.remote;
                 if let Some(inside) = self.link.broker_sees_itself_at {
                     local.set_ip(inside);
                 }
-                Path { local, remote: (self.link.nat)(path.local) }
+                let mut from = path.local;
+                if from.ip().is_unspecified() {
+                    from.set_ip(CLIENT.into());
+                }
+                Path { local, remote: (self.link.nat)(from) }
             }
             Side::Broker => {
                 let Some(local) = (self.link.nat_back)(path.remote) else { return };
-                Path { local, remote: SocketAddr::new(BROKER.into(), path.local.port()) }
+                let from = match self.link.broker_sees_itself_at {
+                    Some(_) => BROKER.into(),
+                    None => path.local.ip(),
+                };
+                Path { local, remote: SocketAddr::new(from, path.local.port()) }
             }
         };
         let delay = self.link.delay;

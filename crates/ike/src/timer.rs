@@ -16,6 +16,10 @@ pub(crate) enum Timer {
     RekeyIke,
     /// The IKE SA was not rekeyed in time.
     ExpireIke,
+    /// The peer's authentication is too old (RFC 4478).
+    ExpireAuth,
+    /// Another IKE SA of the same identity has taken its place.
+    Retire,
     /// Try again what the peer refused with TEMPORARY_FAILURE (section 2.25).
     Retry,
     /// The first of the Child SAs' own times.
@@ -25,12 +29,14 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Retransmit,
         Self::GiveUp,
         Self::Dpd,
         Self::RekeyIke,
         Self::ExpireIke,
+        Self::ExpireAuth,
+        Self::Retire,
         Self::Retry,
         Self::Children,
         Self::DropCached,

@@ -36,6 +36,8 @@ pub(crate) struct InFlight {
     packets: Packets,
     tries: u32,
     since: Instant,
+    /// Where it goes, if not over the path in use.
+    path: Option<Path>,
 }
 
 impl InFlight {
@@ -46,13 +48,13 @@ impl InFlight {
         common: &mut IkeSaCommon,
         packets: Packets,
     ) -> Self {
-        let mut this = Self { packets, tries: 0, since: now.monotonic };
+        let mut this = Self { packets, tries: 0, since: now.monotonic, path: None };
         this.send(endpoint, now, common);
         this
     }
 
     fn send(&mut self, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) {
-        self.packets.transmit(common.path, &mut endpoint.events);
+        self.packets.transmit(self.path.unwrap_or(common.path), &mut endpoint.events);
         self.tries += 1;
         common.timers.set(Timer::Retransmit, now.monotonic + self.wait(&endpoint.config.retransmit));
     }
@@ -231,6 +233,26 @@ impl Window {
         common: &mut IkeSaCommon,
     ) -> Option<CloseReason> {
         self.in_flight.as_mut().and_then(|(_, _, request)| request.again(endpoint, now, common))
+    }
+
+    /// How often the request in flight was sent.
+    pub(crate) fn tries(&self) -> u32 {
+        self.in_flight.as_ref().map_or(0, |(_, _, request)| request.tries)
+    }
+
+    /// Where the request in flight goes when it is repeated; `None`: over the path in use.
+    pub(crate) fn aim(&mut self, path: Option<Path>) {
+        if let Some((_, _, request)) = &mut self.in_flight {
+            request.path = path;
+        }
+    }
+
+    /// The path in use is another one, or there is one again: the request in flight is sent at once, with all its tries.
+    pub(crate) fn restart(&mut self, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) {
+        if let Some((_, _, request)) = &mut self.in_flight {
+            (request.tries, request.since, request.path) = (0, now.monotonic, None);
+            request.send(endpoint, now, common);
+        }
     }
 
     /// Gives up the request in flight without an answer.

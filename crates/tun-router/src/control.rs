@@ -4,6 +4,7 @@ use crate::batch::UdpPath;
 use crate::classify::SelectorPair;
 use crate::config::RouterConfig;
 use crate::counters::{DropReason, Drops, SaCounters};
+use crate::roaming::Activity;
 use crate::router::{ChildInfo, ChildKeys, Command, HandleError, RouterEvent};
 use crate::sad::{self, SpisInUse};
 use crate::spd::Policy;
@@ -20,7 +21,7 @@ use ferry6_ike::event::{Activate, ChildSa, Event, IkeSaId, Path, Reqid, Transmit
 use ferry6_ike::{Endpoint, TrafficSelector};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::Interest;
@@ -65,8 +66,9 @@ pub(crate) struct Child {
     pub(crate) remote_ts: Vec<TrafficSelector>,
     selectors: Arc<SelectorPair>,
     path: UdpPath,
+    activity: Activity,
     pub(crate) pairs: Vec<Pair>,
-    /// Whether its policy is in the SPD.
+    /// Whether its policy is in the SPD. Until then another child carries its traffic.
     policy: bool,
 }
 
@@ -124,6 +126,20 @@ fn v4(address: SocketAddr) -> SocketAddrV4 {
 
 fn udp_path(path: &Path) -> UdpPath {
     UdpPath { local: *v4(path.local).ip(), remote: v4(path.remote) }
+}
+
+impl Child {
+    /// Its policy goes to all workers, unless they have it.
+    fn enter(&mut self, workers: &[Mailbox<OutboundMessage>]) {
+        if std::mem::replace(&mut self.policy, true) {
+            return;
+        }
+        let policy = Policy { reqid: self.reqid.0, owner: self.owner };
+        for worker in workers {
+            let set = OutboundCommand::SetPolicy(policy, Arc::clone(&self.selectors));
+            worker.post(OutboundMessage::Command(set));
+        }
+    }
 }
 
 impl Control {
@@ -312,10 +328,12 @@ impl Control {
                 Event::Transmit(transmit) => self.transmit(&transmit),
                 Event::InstallChildSa(child) => self.install(*child),
                 Event::UseOutbound { reqid, spi } => {
-                    let pairs = self.children.get(&reqid).map_or(&[][..], |child| &child.pairs);
-                    if let Some(pair) = pairs.iter().find(|pair| pair.outbound == spi) {
+                    if let Some(child) = self.children.get_mut(&reqid)
+                        && let Some(pair) = child.pairs.iter().find(|p| p.outbound == spi && p.has_outbound)
+                    {
                         self.parts.outbound[pair.owner]
                             .post(OutboundMessage::Command(OutboundCommand::Use(reqid.0, spi)));
+                        child.enter(&self.parts.outbound);
                     }
                 }
                 Event::RemoveChildSa { reqid, inbound, outbound, linger, last } => {
@@ -369,8 +387,7 @@ impl Control {
         let (counters_in, counters_out) = (Arc::<SaCounters>::default(), Arc::<SaCounters>::default());
         let path = udp_path(&sa.path);
         let selectors = Arc::new(SelectorPair::new(&sa.local_ts, &sa.remote_ts));
-        let known = self.children.get(&sa.reqid).filter(|child| child.policy);
-        let known = known.map(|child| Arc::clone(&child.selectors));
+        let known = self.children.get(&sa.reqid).is_some_and(|child| child.policy);
         let (owner, new_place) = self.owner_for(sa.reqid, sa.resource);
         let limit = |wanted: u64, most: u64| if wanted == 0 { most } else { wanted.min(most) };
         let (limits_in, limits_out) = (inbound.limits(), outbound.limits());
@@ -411,21 +428,6 @@ impl Control {
             }),
             sa.activate == Activate::Now,
         )));
-        if known.as_ref() != Some(&selectors) {
-            let owner = match self.children.get_mut(&sa.reqid) {
-                Some(child) if child.policy => child.owner,
-                Some(child) => {
-                    child.owner = owner;
-                    owner
-                }
-                None => owner,
-            };
-            let policy = Policy { reqid: sa.reqid.0, owner };
-            for worker in &self.parts.outbound {
-                let set = OutboundCommand::SetPolicy(policy, Arc::clone(&selectors));
-                worker.post(OutboundMessage::Command(set));
-            }
-        }
         let child = self.children.entry(sa.reqid).or_insert_with(|| Child {
             ike: sa.ike,
             reqid: sa.reqid,
@@ -434,12 +436,21 @@ impl Control {
             remote_ts: Vec::new(),
             selectors: Arc::clone(&selectors),
             path,
+            activity: Activity::default(),
             pairs: Vec::new(),
-            policy: true,
+            policy: false,
         });
-        child.policy = true;
         child.ike = sa.ike;
-        child.selectors = selectors;
+        if !child.policy {
+            child.owner = owner;
+        }
+        if child.selectors != selectors {
+            (child.selectors, child.policy) = (selectors, false);
+        }
+        // A new child that is to be used later has one beside it, of the same peer, that has the traffic till then.
+        if known || sa.activate == Activate::Now {
+            child.enter(&self.parts.outbound);
+        }
         child.path = path;
         child.local_ts.clone_from(&sa.local_ts);
         child.remote_ts.clone_from(&sa.remote_ts);
@@ -598,9 +609,12 @@ impl Control {
     /// Traffic is proof of life (RFC 7296 section 2.4); too many forgeries wear a key out.
     fn look_for_activity(&mut self, now: Now) {
         for child in self.children.values_mut() {
+            let (mut received, mut sent) = (false, 0);
             for pair in &mut child.pairs {
+                sent += pair.counters_out.get().0;
                 let packets = pair.counters_in.get().0;
                 if packets != pair.seen_packets {
+                    received = true;
                     pair.seen_packets = packets;
                     self.endpoint.inbound_activity(now, pair.inbound);
                 }
@@ -608,6 +622,11 @@ impl Control {
                     pair.forgeries = u64::MAX;
                     self.endpoint.child_soft_limit(now, pair.inbound);
                 }
+            }
+            if child.activity.second(received, sent)
+                && let Some(pair) = child.pairs.iter().find(|pair| pair.has_outbound)
+            {
+                self.endpoint.outbound_unanswered(now, pair.inbound);
             }
         }
     }
@@ -636,6 +655,9 @@ impl Control {
                 self.endpoint.set_connections(connections);
                 let _ = answer.send(());
             }
+            Command::NetworkChanged { ike, addresses, answer } => {
+                let _ = answer.send(self.network_changed(now(), ike, addresses).map_err(HandleError::from));
+            }
             Command::Status { answer } => {
                 let _ = answer.send(crate::status::snapshot(self));
             }
@@ -644,16 +666,5 @@ impl Control {
                 self.endpoint.close_all(now(), patience);
             }
         }
-    }
-
-    /// The address that the kernel would send from, for NAT detection; unspecified where it can't tell yet.
-    fn local_address(&self, remote: SocketAddrV4) -> IpAddr {
-        let listen = self.parts.config.listen;
-        let probe = || -> io::Result<IpAddr> {
-            let socket = UdpSocket::bind((listen, 0))?;
-            socket.connect(remote)?;
-            Ok(socket.local_addr()?.ip())
-        };
-        probe().unwrap_or(IpAddr::V4(listen))
     }
 }

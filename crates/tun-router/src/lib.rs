@@ -15,6 +15,7 @@ pub mod device;
 pub mod gro;
 pub mod gso;
 pub mod icmp;
+mod roaming;
 pub mod router;
 pub mod sad;
 pub mod spd;
@@ -28,4 +29,5 @@ pub mod virtio;
 pub mod worker;
 
 pub use config::{DeviceKind, RouterConfig};
+pub use roaming::PathState;
 pub use router::{Prepared, Router, RouterEvent, RouterHandle, StartError};

@@ -5,6 +5,7 @@ use crate::control::{Channels, Control, Parts};
 use crate::counters::Drops;
 use crate::datapath::{DataPath, Spawner};
 use crate::device::Device;
+use crate::roaming::PathState;
 use crate::sad::{SpisInUse, SteeringSpis};
 use crate::status::RouterStatus;
 use crate::udp::Sockets;
@@ -12,7 +13,7 @@ use ferry6_crypto::provider::OsRandom;
 use ferry6_crypto::{PacketKeys, Spi};
 use ferry6_ike as ike;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -129,6 +130,7 @@ pub(crate) enum Command {
     Close { ike: ike::event::IkeSaId, answer: Answer<()> },
     RekeyChild { reqid: ike::event::Reqid, answer: Answer<()> },
     RekeyIke { ike: ike::event::IkeSaId, answer: Answer<()> },
+    NetworkChanged { ike: ike::event::IkeSaId, addresses: Vec<Ipv4Addr>, answer: Answer<PathState> },
     SetConnections { connections: Vec<Arc<ike::Connection>>, answer: oneshot::Sender<()> },
     Status { answer: oneshot::Sender<RouterStatus> },
     Stop { patience: Duration },
@@ -386,6 +388,18 @@ impl RouterHandle {
     /// [`HandleError`].
     pub async fn set_connections(&self, connections: Vec<Arc<ike::Connection>>) -> Result<(), HandleError> {
         self.ask(|answer| Command::SetConnections { connections, answer }).await
+    }
+    /// Addresses or routes of the machine have changed: finds out from which address the peer is reached now, and moves
+    /// the IKE SA there. `addresses` are all that we could use; a peer that speaks MOBIKE is told.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn network_changed(
+        &self,
+        ike: ike::event::IkeSaId,
+        addresses: Vec<Ipv4Addr>,
+    ) -> Result<PathState, HandleError> {
+        self.ask(|answer| Command::NetworkChanged { ike, addresses, answer }).await?
     }
     /// A snapshot of all SAs, flows and counters.
     ///

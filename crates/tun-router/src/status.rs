@@ -66,6 +66,9 @@ pub struct IkeSa {
     pub next_rekey: Option<u64>,
     /// The peer's software where it told.
     pub vendor: Vec<String>,
+    /// The peer's other addresses, as it told them (MOBIKE).
+    #[serde(default)]
+    pub peer_addresses: Vec<String>,
     /// Child SAs.
     pub children: Vec<ChildSa>,
 }
@@ -180,6 +183,7 @@ fn ike_sa(children: Vec<&Child>, sa: IkeSaStatus, now: Instant) -> IkeSa {
         age: sa.established.map(|at| now.saturating_duration_since(at).as_secs()),
         next_rekey: seconds_until(sa.next_rekey, now),
         vendor: sa.vendor,
+        peer_addresses: sa.peer_addresses.iter().map(ToString::to_string).collect(),
         children,
     }
 }

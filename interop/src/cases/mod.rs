@@ -8,7 +8,9 @@ mod life;
 mod per_cpu;
 mod refusals;
 mod rekey;
+mod roaming;
 mod suites;
+mod survival;
 mod system;
 mod tunnel;
 
@@ -114,6 +116,8 @@ pub fn all() -> Vec<Case> {
         rekey::cases(),
         per_cpu::cases(),
         life::cases(),
+        roaming::cases(),
+        survival::cases(),
         keylog::cases(),
         refusals::cases(),
         system::cases(),

@@ -2,7 +2,7 @@
 
 use super::{make_directory, usage};
 use crate::config;
-use crate::control::{ClientStatus, Request, Response, connect, render};
+use crate::control::{ClientStatus, Request, Response, command, connect, render};
 use anyhow::{Context as _, bail};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -229,6 +229,10 @@ fn last_words(log: &Path) -> String {
 pub fn down(args: &DownArgs) -> anyhow::Result<ExitCode> {
     let tunnel = tunnel(&args.place.dir, args.name.as_deref())?;
     if !tunnel.is_running() {
+        // A client that was killed leaves its leak guard; another one that runs has its own.
+        if !tunnels(&args.place.dir)?.iter().any(Tunnel::is_running) {
+            command::open_guard()?;
+        }
         println!("{} is down already", tunnel.name);
         return Ok(ExitCode::SUCCESS);
     }

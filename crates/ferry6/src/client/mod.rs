@@ -1,13 +1,15 @@
 //! `ferry6 client`: brings the tunnel up, sets address and routes, and keeps it up.
 
 mod backoff;
+pub mod guard;
+mod roam;
 
 use crate::admin;
 use crate::config::values::{Host, Prefix6, selector_prefixes};
 use crate::config::{self, Client, Routes};
 use crate::control::{ClientStatus, Request, Response};
 use crate::daemon::{self, Daemon, NoticeLog, Prepared, Setup};
-use crate::net::{Net, resolve};
+use crate::net::{Net, resolve, watch::Watch};
 use crate::sandbox::Files;
 use backoff::{Backoff, Failure};
 use ferry6_crypto::SecureRandom;
@@ -17,6 +19,8 @@ use ferry6_ike::config::{AddressConfig, EndpointConfig};
 use ferry6_ike::event::{Closed, Established, IkeSaId, Lease};
 use ferry6_tun_router::RouterEvent;
 use ferry6_tun_router::router::ChildInfo;
+use guard::Guard;
+use roam::{Network, Reauth};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -98,6 +102,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let net = Net::new()?;
+    let guard = Guard::start(&config, &net).await?;
+    let mobike = config.connection.mobike && config.listen.address.is_unspecified();
+    let addresses = if mobike { net.uplink_addresses().await.unwrap_or_default() } else { Vec::new() };
+    let watch = Watch::new()?;
     let setup = Setup {
         role: "client",
         control: &config.control,
@@ -105,12 +114,13 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
         listen: config.listen,
         keylog: keylog.as_deref(),
         process: &config.process,
-        net: Net::new()?,
+        net,
     };
     let endpoint = EndpointConfig {
         connections: vec![Arc::new(config.connection.clone())],
         retransmit: config.retransmit,
         remote_nat_port: config.nat_port,
+        addresses,
         ..config.tunnel.endpoint(config.listen)
     };
     let mut files = Files::new().read_all(&config.directories);
@@ -120,20 +130,21 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
     let mut daemon = Prepared::new(setup).await?.start(endpoint, None, files)?;
     tracing::info!("client {} of {}, device {}", config.connection.local_id, config.broker, daemon.device());
     let (resolved, mut resolutions) = mpsc::channel(1);
-    let mut tunnel = Tunnel::new(config, resolved);
+    let mut tunnel = Tunnel::new(config, guard, resolved);
     let mut notices = NoticeLog::new();
     tunnel.try_now();
     loop {
-        let retry = tunnel.retry_at();
+        let (retry, reauth) = (tunnel.retry_at(), tunnel.reauth_at());
         tokio::select! {
-            () = daemon.stop.recv() => return Ok(daemon.finish().await),
+            () = daemon.stop.recv() => return tunnel.stop(daemon).await,
+            () = watch.changed() => tunnel.network_changed(&daemon).await?,
             Some(result) = resolutions.recv() => tunnel.connect(&daemon, result).await?,
-            () = async { tokio::time::sleep_until(retry.unwrap_or_else(Instant::now).into()).await },
-                if retry.is_some() => tunnel.try_now(),
+            () = sleep_until(retry), if retry.is_some() => tunnel.try_now(),
+            () = sleep_until(reauth), if reauth.is_some() => tunnel.reauthenticate(&daemon).await?,
             Some((request, reply)) = daemon.calls.recv() => match request {
                 Request::Stop => {
                     let _ = reply.send(Response::Done("stopping".to_owned()));
-                    return Ok(daemon.finish().await);
+                    return tunnel.stop(daemon).await;
                 }
                 request => tunnel.call(&daemon, request, reply).await,
             },
@@ -150,6 +161,11 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
             },
         }
     }
+}
+
+/// For a branch that is off where there is no time.
+async fn sleep_until(at: Option<Instant>) {
+    tokio::time::sleep_until(at.unwrap_or_else(Instant::now).into()).await;
 }
 
 /// Where the client is.
@@ -183,6 +199,9 @@ struct Tunnel {
     lease: Lease,
     remote_ts: Vec<TrafficSelector>,
     applied: Applied,
+    guard: Guard,
+    network: Network,
+    reauth: Reauth,
 }
 
 /// What is on the device now.
@@ -193,7 +212,7 @@ struct Applied {
 }
 
 impl Tunnel {
-    fn new(config: Client, resolved: mpsc::Sender<Result<Vec<Ipv4Addr>, String>>) -> Self {
+    fn new(config: Client, guard: Guard, resolved: mpsc::Sender<Result<Vec<Ipv4Addr>, String>>) -> Self {
         Self {
             config,
             resolved,
@@ -206,7 +225,18 @@ impl Tunnel {
             lease: Lease::default(),
             remote_ts: Vec::new(),
             applied: Applied::default(),
+            guard,
+            network: Network::default(),
+            reauth: Reauth::default(),
         }
+    }
+
+    /// An orderly end: DELETE, and nothing of us stays on the machine.
+    async fn stop(mut self, daemon: Daemon) -> anyhow::Result<ExitCode> {
+        if let Err(error) = self.guard.open(&daemon.net).await {
+            tracing::warn!("{error:#}");
+        }
+        Ok(daemon.finish().await)
     }
 
     fn retry_at(&self) -> Option<Instant> {
@@ -244,6 +274,10 @@ impl Tunnel {
         self.tries = self.tries.wrapping_add(1);
         self.broker = Some(address);
         let broker = SocketAddrV4::new(address, self.config.port);
+        if self.look(daemon).await.is_none() {
+            self.no_route(broker);
+            return Ok(());
+        }
         let ike = daemon.handle.initiate(&self.config.connection.name, broker).await?;
         self.state = State::Connecting(ike);
         tracing::debug!("connecting to {broker}");
@@ -274,21 +308,28 @@ impl Tunnel {
     }
 
     async fn established(&mut self, daemon: &Daemon, up: &Established) -> anyhow::Result<()> {
-        if !self.is_current(up.ike) {
+        if !self.is_current(up.ike) && self.reauth.next != Some(up.ike) {
             return Ok(());
         }
         let wants_address = matches!(self.config.connection.addresses, AddressConfig::Request(_));
         if wants_address && up.lease.address.is_none() {
             daemon.handle.close(up.ike).await?;
+            if self.reauth.next == Some(up.ike) {
+                return Ok(());
+            }
             self.failed(
                 Failure::Refused,
                 "the broker gave no IPv6 address (tunnel.address = \"none\" if that is meant)".to_owned(),
             );
             return Ok(());
         }
-        self.state = State::Up { ike: up.ike, since: Instant::now() };
         self.reason = None;
         self.lease = up.lease.clone();
+        if self.reauthenticated(up) {
+            tracing::info!("reauthenticated to {} at {}", up.remote_id, up.path.remote);
+            return self.apply(daemon).await;
+        }
+        self.state = State::Up { ike: up.ike, since: Instant::now() };
         let nat = match (up.nat_local, up.nat_remote) {
             (false, false) => "no NAT",
             (true, false) => "we are behind a NAT",
@@ -312,18 +353,25 @@ impl Tunnel {
             tracing::debug!("one more Child SA for this tunnel, number {}", child.resource);
         }
         self.remote_ts.clone_from(&child.remote_ts);
-        self.apply(daemon).await
+        self.apply(daemon).await?;
+        self.leave_old(daemon).await;
+        Ok(())
     }
 
     async fn closed(&mut self, daemon: &Daemon, closed: &Closed) -> anyhow::Result<()> {
-        if !self.is_current(closed.ike) {
+        if self.reauth_failed(closed) || !self.is_current(closed.ike) {
             return Ok(());
         }
         let reason = closed.reason.to_string();
+        self.network.offline = false;
+        let successor = self.successor();
         if let State::Up { since, .. } = self.state {
             self.backoff.was_up(since.elapsed());
         }
-        self.failed(Failure::of(closed), reason);
+        match successor {
+            Some(ike) => self.state = State::Connecting(ike),
+            None => self.failed(Failure::of(closed), reason),
+        }
         self.unapply(daemon).await
     }
 
@@ -387,6 +435,10 @@ impl Tunnel {
                     State::Up { .. } => "the tunnel is up already",
                     State::Connecting(_) | State::Resolving => "connecting already",
                     State::Waiting(_) | State::Down => {
+                        if let Err(error) = self.guard.set(&daemon.net).await {
+                            let _ = reply.send(Response::Error(format!("{error:#}")));
+                            return;
+                        }
                         self.backoff.reset();
                         self.reason = None;
                         self.try_now();
@@ -413,15 +465,20 @@ impl Tunnel {
         if let State::Connecting(ike) | State::Up { ike, .. } = self.state {
             daemon.handle.close(ike).await?;
         }
+        if let Some(next) = self.successor() {
+            daemon.handle.close(next).await?;
+        }
         tracing::info!("down by command");
         self.state = State::Down;
         self.reason = Some("by command".to_owned());
-        self.unapply(daemon).await
+        self.unapply(daemon).await?;
+        self.guard.open(&daemon.net).await
     }
 
     fn status(&self) -> ClientStatus {
         let (state, retry_in) = match self.state {
             // Without a Child SA there are no routes yet: who waits for "up" would send before they stand.
+            State::Up { .. } if self.network.offline => ("offline", None),
             State::Up { .. } if !self.remote_ts.is_empty() => ("up", None),
             State::Up { .. } | State::Connecting(_) | State::Resolving => ("connecting", None),
             State::Waiting(until) => {
@@ -438,6 +495,7 @@ impl Tunnel {
             address: self.applied.address,
             dns: self.lease.dns.clone(),
             routes: self.applied.routes.iter().map(ToString::to_string).collect(),
+            leak_guard: self.guard.status(),
         }
     }
 }

@@ -10,13 +10,15 @@ use crate::sandbox::Process;
 use ferry6_ike::config::{AddressConfig, HalfOpenLimits, RemoteId, Retransmit, Unique};
 use ferry6_ike::{Connection, Identity, TrafficSelector};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 /// A broker's configuration, read and checked.
 pub struct Broker {
     /// Address and ports.
     pub listen: Listen,
+    /// Further IPv4 addresses at which clients reach us, to be told to those that speak MOBIKE.
+    pub addresses: Vec<Ipv4Addr>,
     /// Connections, the first that fits is taken.
     pub connections: Vec<Connection>,
     /// Pools by connection name.
@@ -82,6 +84,9 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
     let listen_section = root.section("listen");
     let listen = Listen::read(&listen_section);
     let half_open = half_open(&listen_section);
+    let addresses = listen_section
+        .list("additional_addresses", "an IPv4 address", values::address4)
+        .map_or_else(Vec::new, |f| f.value.into_iter().map(|a| a.value).collect());
     listen_section.finish();
     let tunnel_section = root.section("tunnel");
     let tunnel = Tunnel::read(&tunnel_section);
@@ -147,6 +152,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
     }
     Some(Broker {
         listen,
+        addresses,
         connections,
         pools,
         retransmit,

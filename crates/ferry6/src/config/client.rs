@@ -30,6 +30,8 @@ pub struct Client {
     pub tunnel: Tunnel,
     /// Which routes go into the tunnel.
     pub routes: Routes,
+    /// What belongs into the tunnel is unreachable while there is none.
+    pub leak_guard: bool,
     /// Control socket.
     pub control: PathBuf,
     /// Whose rights the process has, and what holds it.
@@ -89,6 +91,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
             }),
         })
         .map_or(AddressConfig::Request(None), |f| f.value);
+    let leak_guard = tunnel_section.flag("leak_guard").is_some_and(|f| f.value);
     tunnel_section.finish();
     let sections = Sections::of(root);
     let remote_id = match &broker {
@@ -117,6 +120,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         retransmit,
         tunnel,
         routes,
+        leak_guard,
         control,
         process,
         directories: root.document().directories(),

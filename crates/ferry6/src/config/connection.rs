@@ -9,7 +9,8 @@ use super::values;
 use ferry6_crypto::{CryptoProvider, Secret};
 use ferry6_ike::certs::{self, CertError};
 use ferry6_ike::config::{
-    AddressConfig, Credential, IpcompPolicy, PeerAuth, RemoteId, Retransmit, Revocation, Unique,
+    AddressConfig, Credential, IpcompPolicy, NatPolicy, PeerAuth, RemoteId, Retransmit, Revocation,
+    RoutabilityCheck, Unique,
 };
 use ferry6_ike::{Connection, Identity, TrafficSelector};
 use rustls_pki_types::CertificateDer;
@@ -102,6 +103,20 @@ pub(super) fn read(sections: &Sections<'_>, defaults: Defaults, tunnel: &Tunnel)
     let ike_rekey = rekey(ike, 4 * 3600);
     let fragment_size = fragmentation(ike);
     let mobike = ike.flag("mobike").is_none_or(|f| f.value);
+    let nat = ike.choice("nat", &[("auto", NatPolicy::Auto), ("forbid", NatPolicy::Forbid)]);
+    let routability = ike.choice(
+        "return_routability",
+        &[
+            ("after", RoutabilityCheck::After),
+            ("before", RoutabilityCheck::Before),
+            ("off", RoutabilityCheck::Off),
+        ],
+    );
+    let reauth = ike
+        .scalar("reauth", "a duration like \"24h\"", |s| {
+            at_least(Duration::from_secs(1), values::duration(s)?)
+        })
+        .map_or(Duration::ZERO, |f| f.value);
     let dpd = ike
         .scalar("dpd", "a duration like \"30s\"", |s| at_least(Duration::from_secs(1), values::duration(s)?))
         .map_or(Duration::from_secs(30), |f| f.value);
@@ -125,6 +140,9 @@ pub(super) fn read(sections: &Sections<'_>, defaults: Defaults, tunnel: &Tunnel)
         ipcomp: ipcomp.map_or(IpcompPolicy::Accept, |f| f.value),
         per_resource,
         mobike,
+        nat: nat.map_or(NatPolicy::Auto, |f| f.value),
+        routability: routability.map_or(RoutabilityCheck::After, |f| f.value),
+        reauth,
         fragment_size,
         child_rekey,
         ike_rekey,

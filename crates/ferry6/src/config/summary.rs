@@ -23,6 +23,7 @@ pub fn client(path: &Path, client: &Client) -> String {
         None => "what the broker allows, without a default route".to_owned(),
     };
     row(&mut out, "routes", format_args!("{routes}, metric {}", client.tunnel.metric));
+    row(&mut out, "guard", format_args!("{}", if client.leak_guard { "on" } else { "off" }));
     tunnel(&mut out, &client.tunnel);
     warnings(&mut out, &client.warnings);
     out
@@ -94,9 +95,10 @@ fn connection(out: &mut String, c: &Connection) {
         out,
         "ike",
         format_args!(
-            "{}, rekey {}, dpd {}",
+            "{}, rekey {}, reauth {}, dpd {}",
             ike.join(", "),
             show_duration(c.ike_rekey),
+            show_duration(c.reauth),
             show_duration(c.dpd)
         ),
     );

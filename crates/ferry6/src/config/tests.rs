@@ -5,7 +5,8 @@ use crate::config::values::Host;
 use ferry6_crypto::Group;
 use ferry6_ike::Identity;
 use ferry6_ike::config::{
-    AddressConfig, Credential, IpcompPolicy, PeerAuth, PerResource, RemoteId, Revocation,
+    AddressConfig, Credential, IpcompPolicy, NatPolicy, PeerAuth, PerResource, RemoteId, Revocation,
+    RoutabilityCheck,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
@@ -14,6 +15,7 @@ use rcgen::{
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const EXAMPLES: [(&str, &str); 4] = [
@@ -156,8 +158,43 @@ fn every_key_of_a_client() {
     assert_eq!(full.tunnel.replay_window, minimal.tunnel.replay_window);
     assert_eq!(full.tunnel.crypto.name, minimal.tunnel.crypto.name);
     assert_eq!(full.tunnel.metric, minimal.tunnel.metric);
+    assert_eq!(full.leak_guard, minimal.leak_guard);
+    let mobility = |c: &Client| (c.connection.nat, c.connection.routability, c.connection.reauth);
+    assert_eq!(mobility(&full), mobility(&minimal));
     assert_eq!(full.connection.ike.len(), 3);
     assert_eq!(full.connection.ike[1].groups, [Group::Ecp256]);
+}
+
+#[test]
+fn keys_of_mobility() {
+    let dir = files();
+    let path = dir.path().join("test.toml");
+    let text = client_with(
+        "[ike]\nnat = \"forbid\"\nreturn_routability = \"before\"\nreauth = \"24h\"\n[tunnel]\nleak_guard = true\n",
+    );
+    fs::write(&path, text).unwrap();
+    let c = client(&path).unwrap();
+    assert_eq!(
+        (c.connection.nat, c.connection.routability, c.connection.reauth),
+        (NatPolicy::Forbid, RoutabilityCheck::Before, Duration::from_secs(24 * 3600))
+    );
+    assert!(c.leak_guard);
+    for (wrong, key) in [
+        ("[ike]\nnat = \"no\"\n", "ike.nat: expected one of auto, forbid"),
+        ("[ike]\nreturn_routability = true\n", "ike.return_routability"),
+        ("[ike]\nreauth = \"10ms\"\n", "ike.reauth: expected at least 1s"),
+        ("[tunnel]\nleak_guard = \"on\"\n", "tunnel.leak_guard"),
+        ("[listen]\nadditional_addresses = [\"5.6.7.9\"]\n", "listen.additional_addresses: unknown key"),
+    ] {
+        fs::write(&path, client_with(wrong)).unwrap();
+        let fault = client(&path).err().expect("a fault").to_string();
+        assert!(fault.contains(key), "{key}: {fault}");
+    }
+    let text = fs::read_to_string(dir.path().join("broker.toml")).unwrap();
+    let more = "[listen]\nadditional_addresses = [\"5.6.7.9\", \"5.6.7.10\"]\n";
+    fs::write(&path, format!("{text}\n{more}")).unwrap();
+    let b = broker(&path).unwrap();
+    assert_eq!(b.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["5.6.7.9", "5.6.7.10"]);
 }
 
 #[test]

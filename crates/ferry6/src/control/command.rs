@@ -2,7 +2,10 @@
 
 use super::connect;
 use super::{Rekey, Request, Response};
+use crate::client::guard;
+use crate::net::Net;
 use anyhow::bail;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,7 +17,8 @@ Examples:
 
 const DOWN_EXAMPLES: &str = "\
 Examples:
-  ferry6 down                                       on a client: down until `ferry6 up`
+  ferry6 down                                       on a client: down until `ferry6 up`; opens its leak guard, and
+                                                    that of a client that was killed
   ferry6 down client@my.domain                      on a broker: one client; it may come again";
 
 /// Arguments of `rekey`.
@@ -75,7 +79,29 @@ pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// No daemon, or it refused.
 pub fn down(args: DownArgs) -> anyhow::Result<ExitCode> {
+    if args.which.is_none() && !daemon_runs(args.socket.as_deref()) && open_guard()? {
+        return Ok(ExitCode::SUCCESS);
+    }
     command(args.socket.as_deref(), &Request::Down { which: args.which })
+}
+
+/// Whether anybody listens on the socket, or on any.
+fn daemon_runs(socket: Option<&Path>) -> bool {
+    connect::sockets(socket).is_ok_and(|list| list.iter().any(|socket| UnixStream::connect(socket).is_ok()))
+}
+
+/// Takes the leak guard away that a killed client left. Whether there was one.
+///
+/// # Errors
+/// The kernel refused.
+pub fn open_guard() -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let list = runtime.block_on(async { guard::remove_left_over(&Net::new()?).await })?;
+    if !list.is_empty() {
+        let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+        println!("no client is running; the leak guard that one left is open now: {}", list.join(", "));
+    }
+    Ok(!list.is_empty())
 }
 
 fn command(socket: Option<&Path>, request: &Request) -> anyhow::Result<ExitCode> {

@@ -100,7 +100,7 @@ pub struct ClientStatus {
     pub broker: String,
     /// What its name resolved to at the last try.
     pub broker_address: Option<Ipv4Addr>,
-    /// `up`, `connecting`, `waiting` (for the next try) or `down` (by command).
+    /// `up`, `offline` (up, but there is no network), `connecting`, `waiting` (for the next try) or `down` (by command).
     pub state: String,
     /// Why it is not up.
     pub reason: Option<String>,
@@ -112,6 +112,9 @@ pub struct ClientStatus {
     pub dns: Vec<Ipv6Addr>,
     /// Routes into the tunnel.
     pub routes: Vec<String>,
+    /// The leak guard: absent where it is off; else what is unreachable but through the tunnel, nothing after `down`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub leak_guard: Option<Vec<String>>,
 }
 
 /// What only a broker has.

@@ -63,6 +63,12 @@ fn head(out: &mut String, status: &Status) {
         if !client.routes.is_empty() {
             line!(out, "  routes  {}", client.routes.join(", "));
         }
+        let guard = match &client.leak_guard {
+            None => "off: while the tunnel is down, IPv6 goes where it went without it".to_owned(),
+            Some(list) if list.is_empty() => "open, by `ferry6 down`".to_owned(),
+            Some(list) => format!("{} unreachable but through the tunnel", list.join(", ")),
+        };
+        line!(out, "  guard   {guard}");
         if !client.dns.is_empty() {
             let list: Vec<String> = client.dns.iter().map(ToString::to_string).collect();
             line!(out, "  dns     {}", list.join(", "));

@@ -181,6 +181,7 @@ fn example() -> Status {
         age: Some(61),
         next_rekey: Some(13_000),
         vendor: vec!["strongSwan".into()],
+        peer_addresses: Vec::new(),
         children: vec![child],
     };
     Status {
@@ -276,6 +277,7 @@ fn the_status_of_a_client_that_is_down() {
 ferry6 client 0.1.0, pid 42, up 1d1h
   WARNING all keys are written to /root/keys: whoever reads them there can read all traffic
   broker  tunnel.my.domain (5.6.7.8), waiting: no answer from the peer after 7 tries in 80 s, next try in 12s
+  guard   off: while the tunnel is down, IPv6 goes where it went without it
   device  ferry0 mtu 1400, tun-tap; udp: GSO, GRO; crypto: aws-lc; workers: 2
   rights  user ferry6, CAP_NET_ADMIN, no_new_privs, landlock ABI 7, seccomp on all 2 threads, no core dumps
 

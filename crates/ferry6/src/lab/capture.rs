@@ -255,6 +255,7 @@ impl Classifier {
             0x0806 => FrameKind::Arp,
             0x0800 => self.ipv4(packet, payload),
             0x86dd => FrameKind::Other(match packet.get(6) {
+                Some(58) if packet.len() > 40 => format!("IPv6, ICMPv6 type {}", packet[40]),
                 Some(next) => format!("IPv6, next header {next}"),
                 None => "IPv6, truncated".into(),
             }),

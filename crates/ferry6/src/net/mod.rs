@@ -1,7 +1,10 @@
 //! The machine's network around the tunnel: addresses and routes (netlink), forwarding (sysctl), names (DNS).
 
+pub mod guard;
+pub mod proxy;
 pub mod resolve;
 pub mod sysctl;
+pub mod watch;
 
 use crate::config::values::Prefix6;
 use anyhow::{Context as _, anyhow};

@@ -42,7 +42,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 /// This boot and this network namespace: what was changed in another one is not ours to put back.
-fn era() -> std::io::Result<String> {
+pub(super) fn era() -> std::io::Result<String> {
     use std::os::unix::fs::MetadataExt;
     let boot = read(Path::new("/proc/sys/kernel/random/boot_id"))?;
     Ok(format!("{boot} {}", std::fs::metadata("/proc/thread-self/ns/net")?.ino()))

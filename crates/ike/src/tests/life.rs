@@ -9,6 +9,7 @@ use crate::testing::{
 use crate::wire::Header;
 use ferry6_crypto::SecureRandom;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 #[test]
 fn close_from_each_side() {
@@ -110,7 +111,7 @@ fn again(unique: Unique, restart: bool) -> Pair {
         pair.client.outbound.clear();
     }
     pair.initiate();
-    pair.run(secs(5));
+    pair.run(secs(8));
     pair
 }
 
@@ -149,7 +150,13 @@ fn unique_never() {
 
 #[test]
 fn unique_keep() {
-    let pair = again(Unique::Keep, false);
+    // Another machine.
+    let mut pair = established(|_, b| b.unique = Unique::Keep);
+    let elsewhere = SocketAddr::new(Ipv4Addr::new(10, 9, 8, 7).into(), 500);
+    pair.act(Side::Client, |e, now| {
+        e.initiate(now, "to-broker", Path { local: elsewhere, ..first_path() }).unwrap()
+    });
+    pair.run(secs(5));
     let closed = pair.client.closed();
     assert_eq!(closed.len(), 1);
     assert!(closed[0].reason.to_string().contains("AUTHENTICATION_FAILED"));
@@ -159,6 +166,73 @@ fn unique_keep() {
     let pair = again(Unique::Keep, true);
     assert!(matches!(reason(&pair.broker), CloseReason::Replaced));
     pair.check_mirror().unwrap();
+}
+
+/// A second IKE SA beside the first, and the first goes when the second has its Child SA: no packet is lost, the address
+/// stays, whatever the policy (but `never`, which gives a second address).
+#[test]
+fn reauthentication_loses_nothing() {
+    for unique in [Unique::Replace, Unique::Keep] {
+        // Whether the client sends, or only the broker.
+        for both in [true, false] {
+            let mut pair = established(|c, b| {
+                b.unique = unique;
+                c.reauth = secs(100);
+            });
+            let first = pair.client.established()[0].clone();
+            let after = first.reauth.unwrap();
+            assert!(after <= secs(100) && after >= secs(90), "{after:?}");
+            let ping = |pair: &mut Pair, times| {
+                for _ in 0..times {
+                    pair.ping(Side::Broker);
+                    if both {
+                        pair.ping(Side::Client);
+                    }
+                    pair.run(Duration::from_millis(5));
+                }
+            };
+            ping(&mut pair, 10);
+            pair.initiate();
+            let mut closed = false;
+            for _ in 0..200 {
+                ping(&mut pair, 1);
+                if pair.client.established().len() == 2 && !std::mem::replace(&mut closed, true) {
+                    pair.act(Side::Client, |e, now| e.close(now, first.ike)).unwrap();
+                }
+            }
+            assert!(closed, "{unique:?}: {:?}", pair.broker.closed());
+            ping(&mut pair, 2000);
+            assert!(pair.client.pings > 2000 && (pair.broker.pings > 2000) == both);
+            assert_eq!((&pair.client.lost_pings[..], &pair.broker.lost_pings[..]), (&[][..], &[][..]));
+            assert_eq!(pair.client.established()[1].lease, first.lease);
+            assert!(matches!(reason(&pair.client), CloseReason::Local));
+            assert!(matches!(reason(&pair.broker), CloseReason::PeerDeleted));
+            assert_eq!((pair.client.live().len(), pair.broker.live().len()), (1, 1));
+            pair.check_mirror().unwrap();
+        }
+    }
+}
+
+/// RFC 4478: the broker tells how long an authentication lasts, and ends what is older.
+#[test]
+fn the_broker_asks_for_reauthentication() {
+    let pair = established(|_, b| b.reauth = secs(1000));
+    let after = pair.client.established()[0].reauth.unwrap();
+    assert!(after <= secs(1000) && after >= secs(900), "{after:?}");
+    // The sooner of both.
+    let mut pair = established(|c, b| (c.reauth, b.reauth) = (secs(5000), secs(1000)));
+    let after = pair.client.established()[0].reauth.unwrap();
+    assert!(after <= secs(1000) && after >= secs(900), "{after:?}");
+    assert!(pair.broker.established()[0].reauth.is_none());
+    // A rekey is no authentication.
+    let ike = pair.client.established()[0].ike;
+    pair.run(secs(500));
+    pair.act(Side::Client, |e, now| e.rekey_ike(now, ike)).unwrap();
+    pair.run(secs(590));
+    assert!(pair.broker.closed().is_empty());
+    pair.run(secs(30));
+    assert!(matches!(reason(&pair.broker), CloseReason::Expired(_)));
+    assert!(matches!(reason(&pair.client), CloseReason::PeerDeleted));
 }
 
 #[test]
@@ -297,14 +371,14 @@ fn the_next_timeout_is_found_among_ten_thousand() {
         let mut octets = message.clone();
         random.fill(&mut octets[..8]).unwrap();
         let path = from(Ipv4Addr::from(0x0a00_0000 + n), 500);
-        pair.now.monotonic += std::time::Duration::from_millis(1);
+        pair.now.monotonic += Duration::from_millis(1);
         let now = pair.now;
         pair.broker.endpoint.handle_datagram(now, path, &octets);
         while pair.broker.endpoint.poll().is_some() {}
     }
     assert_eq!(pair.broker.endpoint.half_open(), 2000);
     let first = pair.broker.endpoint.poll_timeout().unwrap();
-    assert_eq!(first - pair.start, secs(30) + std::time::Duration::from_millis(1));
+    assert_eq!(first - pair.start, secs(30) + Duration::from_millis(1));
     pair.run(secs(60));
     assert_eq!(pair.broker.endpoint.half_open(), 0);
     assert_eq!(pair.broker.endpoint.poll_timeout(), None);

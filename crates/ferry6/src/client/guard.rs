@@ -1,0 +1,78 @@
+//! The leak guard of a client (`tunnel.leak_guard`): see [`crate::net::guard`].
+
+use crate::config::Client;
+use crate::config::values::Prefix6;
+use crate::net::{Net, guard};
+
+/// What is kept from leaving outside the tunnel, and whether it is now.
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// Empty where it is off.
+    prefixes: Vec<Prefix6>,
+    metric: u32,
+    stands: bool,
+}
+
+impl Guard {
+    /// Sets the guard, or takes away what a client before this one has left and this one does not want. It comes before
+    /// everything else, and an error does not end it: what belongs into the tunnel never leaves outside of it, whatever
+    /// happens to this process.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(super) async fn start(config: &Client, net: &Net) -> anyhow::Result<Self> {
+        let prefixes = if config.leak_guard { protected(config) } else { Vec::new() };
+        let mut this = Self { prefixes, metric: guard::metric(config.tunnel.metric), stands: false };
+        this.set(net).await?;
+        if this.stands {
+            tracing::info!("leak guard: {} unreachable but through the tunnel", this.show().join(", "));
+        }
+        Ok(this)
+    }
+
+    /// # Errors
+    /// The kernel refused.
+    pub(super) async fn set(&mut self, net: &Net) -> anyhow::Result<()> {
+        net.set_guard(&self.prefixes, self.metric).await?;
+        self.stands = !self.prefixes.is_empty();
+        Ok(())
+    }
+
+    /// The user wants IPv6 to go where it went without ferry6.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(super) async fn open(&mut self, net: &Net) -> anyhow::Result<()> {
+        net.set_guard(&[], self.metric).await?;
+        self.stands = false;
+        Ok(())
+    }
+
+    fn show(&self) -> Vec<String> {
+        self.prefixes.iter().map(ToString::to_string).collect()
+    }
+
+    /// For `status`: `None` where it is off, else what it keeps in now.
+    pub(super) fn status(&self) -> Option<Vec<String>> {
+        let on = !self.prefixes.is_empty();
+        on.then(|| if self.stands { self.show() } else { Vec::new() })
+    }
+}
+
+/// What the configuration sends into the tunnel, whatever the broker makes of it.
+fn protected(config: &Client) -> Vec<Prefix6> {
+    super::wanted_routes(&config.routes, &config.connection.remote_ts)
+}
+
+/// Takes away the guards of clients that do not run any more, and tells of what.
+///
+/// # Errors
+/// The kernel refused.
+pub async fn remove_left_over(net: &Net) -> anyhow::Result<Vec<Prefix6>> {
+    let mut list = Vec::new();
+    for route in net.guard_routes().await? {
+        list.push(route.to);
+        net.remove_guard_route(route).await?;
+    }
+    Ok(list)
+}
