@@ -1,8 +1,9 @@
 //! The fast provider: AWS-LC through `aws-lc-rs`.
 //!
 //! What AWS-LC does not have comes from the other provider's libraries: the MODP groups, and signing with
-//! RSA-SHA-1 or with a hash that is not the curve's usual one.
+//! RSA-SHA-1 or with a hash that is not the curve's usual one. Where the processor has VAES, AES-GCM for packets is ring's.
 
+mod gcm;
 mod groups;
 mod hashes;
 mod packets;

@@ -1,5 +1,6 @@
 //! Packet protection with AWS-LC.
 
+use super::gcm::{self, Gcm};
 use crate::iv::UnpredictableIvs;
 use crate::provider::{OpeningKey, Packet, PacketKeys, PacketProtection, SealingKey};
 use crate::{Cipher, CipherSuite, CryptoError, Integ, cbc_lanes, check};
@@ -19,7 +20,10 @@ impl PacketProtection for Packets {
         check::packet_keys(keys)?;
         let encryption = keys.encryption.expose();
         Ok(match keys.suite.integ() {
-            None => Box::new(Aead::new(keys.suite, encryption)?),
+            None => match gcm(keys.suite, encryption) {
+                Some(gcm) => Box::new(gcm?),
+                None => Box::new(Aead::new(keys.suite, encryption)?),
+            },
             Some(integ) => Box::new(CbcHmacSealing {
                 suite: keys.suite,
                 cipher: EncryptingKey::cbc(cbc_key(keys)?).map_err(|_| CryptoError::KeyLength)?,
@@ -34,7 +38,10 @@ impl PacketProtection for Packets {
         check::packet_keys(keys)?;
         let encryption = keys.encryption.expose();
         Ok(match keys.suite.integ() {
-            None => Box::new(Aead::new(keys.suite, encryption)?),
+            None => match gcm(keys.suite, encryption) {
+                Some(gcm) => Box::new(gcm?),
+                None => Box::new(Aead::new(keys.suite, encryption)?),
+            },
             Some(integ) => Box::new(CbcHmacOpening {
                 suite: keys.suite,
                 cipher: DecryptingKey::cbc(cbc_key(keys)?).map_err(|_| CryptoError::KeyLength)?,
@@ -42,6 +49,11 @@ impl PacketProtection for Packets {
             }),
         })
     }
+}
+
+/// AES-GCM by ring, where that is faster.
+fn gcm(suite: CipherSuite, key_material: &[u8]) -> Option<Result<Gcm, CryptoError>> {
+    if gcm::is_faster() { Gcm::new(suite, key_material) } else { None }
 }
 
 fn cbc_key(keys: &PacketKeys) -> Result<UnboundCipherKey, CryptoError> {
