@@ -248,7 +248,7 @@ impl Control {
     /// `WouldBlock` where the socket is empty now.
     fn receive(&mut self, receiver: &mut Receiver, port: u16) -> io::Result<()> {
         for _ in 0..BATCHES_PER_TURN {
-            match receiver.receive() {
+            match receiver.receive(false) {
                 Ok(arrived) => {
                     self.parts.drops[0].add(DropReason::InTruncated, arrived.truncated);
                     let (buffer, received) = receiver.batch();

@@ -28,6 +28,8 @@ use tokio::sync::mpsc;
 const HANDOFF_QUEUE: usize = 32;
 /// Batches of hand-off in the whole router: 128 KiB each, made when they are first needed.
 const HANDOFF_POOL: usize = 64;
+/// Packets that come slower than this are alone.
+const LONE_INTERVAL: Duration = Duration::from_micros(50);
 /// Packets between two looks at the clock, and between two hand-offs, while there is no pause.
 const CLOCK_INTERVAL: u32 = 64;
 
@@ -284,7 +286,17 @@ impl OutboundThread {
         let mut buffer = vec![0; READ_BUFFER_LEN].into_boxed_slice();
         let mut now = Instant::now();
         let mut until_clock = 0;
+        // Packets since the last pause, and whether they come one by one: then each is sent and waited for at once, without a
+        // look whether there is another one, which costs a system call in front of the send.
+        let (mut burst, mut lone) = (0_u32, false);
         loop {
+            if lone && burst == 1 {
+                self.pause();
+                let before = std::mem::replace(&mut now, Instant::now());
+                until_clock = CLOCK_INTERVAL;
+                lone = now.saturating_duration_since(before) >= LONE_INTERVAL;
+                burst = 0;
+            }
             let read = match &self.queue {
                 Some(queue) if self.attached => queue.read(&mut buffer),
                 _ => Err(io::ErrorKind::WouldBlock.into()),
@@ -300,15 +312,19 @@ impl OutboundThread {
                 break;
             }
             match read {
-                Ok((header, packet)) => match self.outbound.handle_tun(now, &header, packet, &mut self.io) {
-                    Verdict::Done => {}
-                    Verdict::HandOff(owner) => self.hand_on.push(owner, &[&header.encode(), packet], NO_META),
-                },
+                Ok((header, packet)) => {
+                    burst += 1;
+                    match self.outbound.handle_tun(now, &header, packet, &mut self.io) {
+                        Verdict::Done => {}
+                        Verdict::HandOff(owner) => {
+                            self.hand_on.push(owner, &[&header.encode(), packet], NO_META);
+                        }
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.outbound.flush(&mut self.io);
-                    self.hand_on.flush();
-                    let fd = self.queue.as_ref().filter(|_| self.attached).map(AsFd::as_fd);
-                    self.inbox.waker.park(fd, || self.inbox.is_empty());
+                    lone = burst == 1;
+                    burst = 0;
+                    self.pause();
                     until_clock = 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -326,6 +342,14 @@ impl OutboundThread {
             }
         }
         self.outbound.flush(&mut self.io);
+    }
+
+    /// Sends what waits, and sleeps until there is a packet or a message.
+    fn pause(&mut self) {
+        self.outbound.flush(&mut self.io);
+        self.hand_on.flush();
+        let fd = self.queue.as_ref().filter(|_| self.attached).map(AsFd::as_fd);
+        self.inbox.waker.park(fd, || self.inbox.is_empty());
     }
 
     fn drain(&mut self, now: Instant) -> Flow {
@@ -414,9 +438,16 @@ impl InboundIo for InboundThreadIo {
 
 impl InboundThread {
     pub(crate) fn run(mut self) {
+        let mut now = Instant::now();
+        // As in the outbound thread: where datagrams come one by one, the look for a second one would only delay the first.
+        let mut lone = false;
         loop {
-            let arrived = self.receiver.receive();
-            let now = Instant::now();
+            let only_one = lone;
+            let arrived = self.receiver.receive(only_one);
+            let before = std::mem::replace(&mut now, Instant::now());
+            lone = arrived.is_ok()
+                && self.receiver.is_lone()
+                && now.saturating_duration_since(before) >= LONE_INTERVAL;
             if !self.inbox.is_empty() && self.drain(now) == Flow::Stop {
                 break;
             }
@@ -427,7 +458,7 @@ impl InboundThread {
                     self.inbound.handle_udp(now, buffer, received, &mut self.io);
                     self.io.hand_on.flush();
                     // Slots were left: most likely the socket is empty.
-                    !arrived.full
+                    !arrived.full || only_one && lone
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => false,

@@ -192,13 +192,19 @@ impl AsFd for Receiver {
 }
 
 impl Receiver {
-    /// Receives what is there, without blocking. The batch stands in [`Self::batch`].
+    /// Receives what is there, without blocking; `one`: at most one message. The batch stands in [`Self::batch`].
     ///
     /// # Errors
     /// `WouldBlock` where there is nothing; asynchronous errors of the socket, which concern earlier sends.
-    pub(crate) fn receive(&mut self) -> io::Result<Arrived> {
+    pub(crate) fn receive(&mut self, one: bool) -> io::Result<Arrived> {
         self.received.clear();
-        self.messages.receive(&self.port.socket, &mut self.buffer, SLOT_LEN, &mut self.received)
+        let buffer = if one { &mut self.buffer[..SLOT_LEN] } else { &mut self.buffer[..] };
+        self.messages.receive(&self.port.socket, buffer, SLOT_LEN, &mut self.received)
+    }
+
+    /// Whether the last receive brought a single datagram.
+    pub(crate) fn is_lone(&self) -> bool {
+        matches!(self.received.as_slice(), [only] if only.segment == only.len)
     }
 
     /// What the last receive brought.
@@ -326,7 +332,7 @@ mod tests {
 
     fn receive(receiver: &mut Receiver) -> Vec<(Vec<u8>, Received)> {
         for _ in 0..200 {
-            match receiver.receive() {
+            match receiver.receive(false) {
                 Ok(_) => {
                     let (buffer, received) = receiver.batch();
                     return received
@@ -351,7 +357,7 @@ mod tests {
         let mut all = Vec::new();
         for _ in 0..200 {
             for (i, receiver) in receivers.iter_mut().enumerate() {
-                if receiver.receive().is_ok() {
+                if receiver.receive(false).is_ok() {
                     let (buffer, received) = receiver.batch();
                     for meta in received {
                         let octets = &buffer[meta.start..meta.start + meta.len];

@@ -256,3 +256,38 @@ impl OpeningKey for CbcHmacOpening {
             .map_err(|_| CryptoError::Length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a processor with VAES the tests of the provider meet ring alone, elsewhere AWS-LC alone: so here each opens what the
+    /// other has sealed.
+    #[test]
+    fn ring_and_aws_lc_are_the_same() {
+        for (cipher, key_len) in [(Cipher::Aes128Gcm16, 16), (Cipher::Aes256Gcm16, 32)] {
+            let suite = CipherSuite::new(cipher, None).unwrap();
+            let material: Vec<u8> = (1..=key_len + 4).collect();
+            for len in [0, 1, 15, 16, 64, 255, 1400, 9000] {
+                let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
+                let mut ring = Gcm::new(suite, &material).unwrap().unwrap();
+                let mut aws = Aead::new(suite, &material).unwrap();
+                let (mut by_ring, mut by_aws) = (plain.clone(), plain.clone());
+                let (mut ring_icv, mut aws_icv) = ([0; 16], [0; 16]);
+                ring.seal(b"aad", &[7; 8], &mut by_ring, &[], &mut ring_icv).unwrap();
+                aws.seal(b"aad", &[7; 8], &mut by_aws, &[], &mut aws_icv).unwrap();
+                assert_eq!((&by_ring, ring_icv), (&by_aws, aws_icv), "{cipher:?}, {len} octets");
+                ring.open(b"aad", &[7; 8], &mut by_aws, &[], &aws_icv).unwrap();
+                assert_eq!(by_aws, plain);
+                aws.open(b"aad", &[7; 8], &mut by_ring, &[], &ring_icv).unwrap();
+                ring_icv[15] ^= 1;
+                ring.seal(b"aad", &[7; 8], &mut by_ring, &[], &mut aws_icv).unwrap();
+                let wrong = ring.open(b"aad", &[7; 8], &mut by_ring, &[], &ring_icv);
+                assert_eq!(wrong, Err(CryptoError::Integrity));
+            }
+            assert!(matches!(Gcm::new(suite, &material[1..]), Some(Err(CryptoError::KeyLength))));
+        }
+        let chacha = CipherSuite::new(Cipher::ChaCha20Poly1305, None).unwrap();
+        assert!(Gcm::new(chacha, &[0; 36]).is_none());
+    }
+}
