@@ -14,6 +14,7 @@ mod iked;
 mod perf;
 mod pki;
 mod runner;
+mod soak;
 mod strongswan;
 mod traffic;
 
@@ -52,6 +53,8 @@ struct Cli {
     /// Write the table as JSON too: an array with one object per case.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    soak: soak::Options,
     /// Run this one case in this process (what each case's process is started with).
     #[arg(long, hide = true, value_name = "CASE")]
     one: Option<String>,
@@ -68,6 +71,7 @@ pub fn interop() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.one {
         Some(name) => runner::one(&cli, name).map(|()| true),
+        None if cli.soak.soak.is_some() => runner::soak(&cli),
         None => runner::all(&cli),
     };
     match result {

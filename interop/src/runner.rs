@@ -1,7 +1,7 @@
 //! Runs the cases, each in a process of its own, some at a time, and tells what came out.
 
-use crate::Cli;
 use crate::cases::{self, Case};
+use crate::{Cli, soak};
 use anyhow::{Context, Result, bail};
 use ferry6::lab;
 use std::collections::VecDeque;
@@ -214,6 +214,13 @@ fn summary(cli: &Cli, cases: &[Case], rows: &[Row]) -> Result<bool> {
     let (passed, failed, skipped) = (count("ok"), count("FAILED"), count("skipped"));
     println!("\n{}\n{passed} passed, {failed} failed, {skipped} skipped", table(&lines));
     Ok(failed == 0)
+}
+
+/// The soak, with a table at its end. `Ok(true)`: it passed.
+pub fn soak(cli: &Cli) -> Result<bool> {
+    let ferry6 = ferry6_binary(cli)?;
+    lab::enter()?;
+    soak::main(&cli.soak, &ferry6, &std::path::absolute(&cli.logs)?)
 }
 
 /// The process of one case.

@@ -319,6 +319,56 @@ impl Flow {
     }
 }
 
+/// The same over segments so small that the soak's probes are larger, and with the patience of one who lives through an
+/// outage.
+pub fn tcp_gently(from: &Host, to: &Host, address: Ipv6Addr, octets: usize) -> Result<()> {
+    const PORT: u16 = 5002;
+    const MSS: u32 = 1160;
+    const PATIENCE: Duration = Duration::from_secs(90);
+    let socket = || -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_tcp_mss(MSS)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Ok(socket)
+    };
+    let place = SocketAddrV6::new(address, PORT, 0, 0).into();
+    let listener = to.run(|| {
+        let listener = socket()?;
+        listener.set_reuse_address(true)?;
+        listener.bind(&place)?;
+        listener.listen(1)?;
+        Ok(listener)
+    })?;
+    let server = std::thread::spawn(move || -> Result<()> {
+        // SO_RCVTIMEO bounds accept(2), too.
+        let mut stream: TcpStream = listener.accept().context("nobody connected")?.0.into();
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        receive(&mut stream, octets, 1).context("the server receives")?;
+        send(&mut stream, octets, 2).context("the server sends")
+    });
+    let client = (|| -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        let connect = || {
+            let socket = socket()?;
+            socket.connect_timeout(&place, PATIENCE)?;
+            Ok(socket)
+        };
+        // Without a tunnel there is no route.
+        let mut socket = from.run(connect);
+        while socket.is_err() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+            socket = from.run(connect);
+        }
+        let mut stream: TcpStream = socket.context("connect")?.into();
+        send(&mut stream, octets, 1).context("the client sends")?;
+        receive(&mut stream, octets, 2).context("the client receives")
+    })();
+    let server = server.join().map_err(|_| anyhow::anyhow!("the TCP server panicked"))?;
+    client.and(server).with_context(|| format!("TCP from {} to {}", from.name(), to.name()))
+}
+
 /// `TcpListener::accept` with an end.
 fn accept(listener: &TcpListener) -> Result<(TcpStream, std::net::SocketAddr)> {
     listener.set_nonblocking(true)?;

@@ -9,10 +9,13 @@ mod per_cpu;
 mod refusals;
 mod rekey;
 mod roaming;
+mod soak;
 mod suites;
 mod survival;
 mod system;
-mod tunnel;
+pub mod tunnel;
+
+pub use rekey::spis;
 
 use crate::{guest, iked, strongswan};
 use anyhow::{Context, Result};
@@ -115,6 +118,7 @@ pub fn all() -> Vec<Case> {
         auth::cases(),
         rekey::cases(),
         per_cpu::cases(),
+        soak::cases(),
         life::cases(),
         roaming::cases(),
         survival::cases(),

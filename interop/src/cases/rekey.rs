@@ -69,7 +69,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn spis(tunnel: &Tunnel) -> Result<BTreeSet<String>> {
+/// The SPIs of all SAs that ferry6 has.
+pub fn spis(tunnel: &Tunnel) -> Result<BTreeSet<String>> {
     let (ferry, _) = tunnel.ferry_and_other();
     let status = ferry.ferry()?.status()?;
     let mut set = BTreeSet::new();
