@@ -72,6 +72,37 @@ impl Ca {
         Ok(Entity::from_files(&self.dir, name))
     }
 
+    /// A certificate that names CRL distribution points and OCSP responders.
+    pub fn issue_with(&self, name: &str, san: &str, crls: &[&str], ocsp: &[&str]) -> Result<Entity> {
+        let urls = |list: &[&str]| list.iter().map(|url| (*url).to_owned()).collect();
+        let profile = Profile {
+            common_name: name.into(),
+            key_type: self.key_type,
+            crl_urls: urls(crls),
+            ocsp_urls: urls(ocsp),
+            ..Profile::for_name(san)?
+        };
+        let credential = self.authority.issue(&profile)?;
+        self.files.record_issued(&credential.certificate)?;
+        CaFiles::new(&self.dir.join(name)).save_credential(&credential, true)?;
+        Ok(Entity::from_files(&self.dir, name))
+    }
+
+    /// A certificate's serial number.
+    pub fn serial_of(&self, entity: &Entity) -> Result<Vec<u8>> {
+        self.files.serial_of(&entity.cert)
+    }
+
+    /// Its private key, PEM.
+    pub fn key(&self) -> PathBuf {
+        self.files.key()
+    }
+
+    /// Its CRL, PEM.
+    pub fn crl(&self) -> PathBuf {
+        self.files.crl()
+    }
+
     /// A CRL of this CA that lists this certificate, PEM.
     pub fn revoke(&self, entity: &Entity) -> Result<PathBuf> {
         self.files.record_revoked(&self.files.serial_of(&entity.cert)?, Revocation::Unspecified)?;

@@ -66,6 +66,8 @@ pub struct Config {
     pub pool: Option<String>,
     /// More lines of the connection.
     pub connection: String,
+    /// More lines of the connection's `remote`.
+    pub remote_lines: String,
     /// More lines of the child.
     pub child: String,
     /// More lines of the charon section of strongswan.conf.
@@ -249,7 +251,11 @@ impl Config {
             Auth::Psk(_) => ("psk", String::new()),
         };
         write!(text, "\n  local {{\n   auth = {auth}\n{certs}   id = {}\n  }}\n", self.local_id)?;
-        write!(text, "  remote {{\n   auth = {auth}\n   id = {}\n  }}\n", self.remote_id)?;
+        write!(
+            text,
+            "  remote {{\n   auth = {auth}\n   id = {}\n{}  }}\n",
+            self.remote_id, self.remote_lines
+        )?;
         let side = if self.remote.is_some() { "remote_ts" } else { "local_ts" };
         write!(text, "  children {{\n   {NAME} {{\n    {side} = ::/0\n    esp_proposals = {}\n", self.esp)?;
         writeln!(text, "{}\n   }}\n  }}\n }}\n}}", self.child)?;

@@ -9,6 +9,7 @@ use crate::leases::{self, Leases};
 use crate::net::Net;
 use crate::net::proxy::Proxies;
 use crate::net::sysctl::{self, Changes};
+use crate::revocation;
 use crate::sandbox::{self, Files};
 use anyhow::{Context as _, anyhow, bail};
 use ferry6_ike::TrafficSelector;
@@ -106,6 +107,7 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
         control: &config.control,
         tunnel: &config.tunnel,
         listen: config.listen,
+        crl_cache: revocation::is_checked(&config.connections).then_some(config.crl_cache.as_path()),
         keylog: keylog.as_deref(),
         process: &config.process,
         net,
@@ -163,6 +165,7 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
                     machine.closed(&daemon, &closed).await;
                 }
                 Some(RouterEvent::ChildInstalled(_)) => {}
+                Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
                 None => {

@@ -5,6 +5,7 @@ use crate::control::server::{self, Call, Socket};
 use crate::control::{BrokerStatus, ClientStatus, Rekey, Response, Status};
 use crate::keylog::KeyLog;
 use crate::net::Net;
+use crate::revocation::{self, Checker};
 use crate::sandbox::{self, Confined, Files, Kind, Process};
 use anyhow::{Context as _, anyhow, bail};
 use caps::{CapSet, Capability};
@@ -13,12 +14,12 @@ use ferry6_crypto::provider::OsRandom;
 use ferry6_ike::Identity;
 use ferry6_ike::config::{AddressPool, EndpointConfig};
 use ferry6_ike::endpoint::{Endpoint, Parts};
-use ferry6_ike::event::{IkeSaId, Reqid};
+use ferry6_ike::event::{IkeSaId, Reqid, RevocationCheck};
 use ferry6_tun_router::router::ThreadKind;
 use ferry6_tun_router::status::{IkeSa, RouterStatus};
 use ferry6_tun_router::{Router, RouterConfig, RouterEvent, RouterHandle};
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -148,6 +149,7 @@ pub struct Daemon {
     pub tun: u32,
     keylog: Option<KeyLog>,
     confined: Confined,
+    revocation: Checker,
     _socket: Socket,
 }
 
@@ -161,6 +163,8 @@ pub struct Setup<'a> {
     pub tunnel: &'a Tunnel,
     /// Address and ports.
     pub listen: crate::config::Listen,
+    /// Where CRLs that were fetched are kept; `None` where nobody is asked about revocation.
+    pub crl_cache: Option<&'a Path>,
     /// Where `--keylog` asks to write keys.
     pub keylog: Option<&'a Path>,
     /// Whose rights the process has after set-up.
@@ -179,6 +183,7 @@ pub struct Prepared {
     process: Process,
     crypto: CryptoProvider,
     keylog: Option<KeyLog>,
+    crl_cache: Option<PathBuf>,
     /// Netlink.
     pub net: Net,
     /// Index of the tunnel device.
@@ -200,6 +205,9 @@ impl Prepared {
         crate::net::sysctl::prepare_device(device).map_err(|e| anyhow!(e))?;
         let tun = net.index(device).await?;
         net.up(tun).await?;
+        if let Some(directory) = setup.crl_cache {
+            revocation::prepare(directory, setup.process);
+        }
         Ok(Self {
             role: setup.role,
             stop,
@@ -208,6 +216,7 @@ impl Prepared {
             process: setup.process.clone(),
             crypto: setup.tunnel.crypto,
             keylog,
+            crl_cache: setup.crl_cache.map(Path::to_owned),
             net,
             tun,
             router,
@@ -227,6 +236,11 @@ impl Prepared {
         let files = match self.socket.directory() {
             // Taking the socket away at the end.
             Some(directory) => files.write(directory),
+            None => files,
+        };
+        let files = match &self.crl_cache {
+            // The servers' names are looked up.
+            Some(directory) => files.write(directory).resolver(),
             None => files,
         };
         let confined = sandbox::confine(&self.process, &files)?;
@@ -262,6 +276,7 @@ impl Prepared {
             tun: self.tun,
             confined,
             keylog: self.keylog,
+            revocation: Checker::new(crypto, self.crl_cache.unwrap_or_default()),
             _socket: self.socket,
         };
         tracing::debug!("rights: {}", daemon.confined.status().line());
@@ -280,6 +295,11 @@ impl Daemon {
         if let Some(log) = &mut self.keylog {
             log.event(event);
         }
+    }
+
+    /// Asks whether certificates are revoked, beside everything else, and tells the router.
+    pub fn check_revocation(&self, check: RevocationCheck) {
+        self.revocation.start(check, self.handle.clone());
     }
 
     /// Sends DELETE for everything and takes the device away, and with it its address and routes. A second signal

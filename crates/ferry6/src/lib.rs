@@ -14,4 +14,5 @@ pub mod leases;
 pub mod logging;
 pub mod net;
 pub mod pki;
+mod revocation;
 pub mod sandbox;

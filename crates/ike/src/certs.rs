@@ -7,6 +7,7 @@
 use crate::config::Revocation;
 use crate::dn;
 use crate::identity::Identity;
+use crate::revocation::Query;
 use crate::wire::cert::encoding;
 use ferry6_crypto::{CryptoProvider, HashAlgorithm};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
@@ -63,8 +64,20 @@ pub enum CertError {
         /// Subject.
         subject: String,
     },
+    /// Its CRL or OCSP responder was asked, and gave no answer that counts.
+    #[error(
+        "whether the certificate of {subject} is revoked is not known, and the policy wants to know: {cause}"
+    )]
+    RevocationUnknown {
+        /// Subject.
+        subject: String,
+        /// Cause.
+        cause: String,
+    },
     /// Strict, and no fresh CRL.
-    #[error("no fresh CRL for {subject}, and the revocation policy is strict")]
+    #[error(
+        "no fresh CRL for {subject}, which names no OCSP responder and no CRL to fetch, and the revocation policy is strict"
+    )]
     NoCrl {
         /// Subject.
         subject: String,
@@ -129,11 +142,19 @@ pub fn chain_from_payloads<'a>(
     }
 }
 
-/// Verifies a peer's chain (leaf first, as the CERT payloads came) and its identity. Returns the leaf's
-/// SubjectPublicKeyInfo in DER.
+/// A chain that leads to a trusted CA, and whose leaf is the peer's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The leaf's SubjectPublicKeyInfo in DER.
+    pub spki: Vec<u8>,
+    /// Of which certificates the status must still be asked for: `Good` for each, or the peer is refused.
+    pub queries: Vec<Query>,
+}
+
+/// Verifies a peer's chain (leaf first, as the CERT payloads came) and its identity.
 ///
 /// A leaf that is itself one of the anchors is trusted as it stands (self-signed certificates, pinned ones), if it is
-/// valid and may be used; no CRL is asked for it, for it is revoked by taking the anchor away. An anchor that is no CA
+/// valid and may be used; neither CRL nor OCSP is asked for it, for it is revoked by taking the anchor away. An anchor that is no CA
 /// vouches for nobody else.
 ///
 /// # Errors
@@ -146,7 +167,7 @@ pub fn verify_peer(
     crls: &[CertificateRevocationListDer<'_>],
     revocation: Revocation,
     wall: SystemTime,
-) -> Result<Vec<u8>, CertError> {
+) -> Result<Verified, CertError> {
     let (leaf_der, intermediates) = chain.split_first().ok_or(CertError::None)?;
     if chain.len() > MAX_CHAIN {
         return Err(CertError::Unreadable(format!("the peer sent more than {MAX_CHAIN} certificates")));
@@ -155,13 +176,14 @@ pub fn verify_peer(
     let leaf = read(leaf_der)?;
     check_validity(&leaf, now)?;
     check_end_entity_usage(&leaf)?;
-    if anchors.iter().any(|anchor| anchor == leaf_der) {
+    let queries = if anchors.iter().any(|anchor| anchor == leaf_der) {
         check_pinned(&leaf)?;
+        Vec::new()
     } else {
-        verify_path(crypto, leaf_der, &leaf, intermediates, anchors, crls, revocation, now)?;
-    }
+        verify_path(crypto, leaf_der, &leaf, intermediates, anchors, crls, revocation, now)?
+    };
     check_identity(&leaf, identity)?;
-    Ok(leaf.public_key().raw.to_vec())
+    Ok(Verified { spki: leaf.public_key().raw.to_vec(), queries })
 }
 
 /// The content of a CERTREQ payload: SHA-1 of each anchor's SubjectPublicKeyInfo (RFC 7296 section 3.7). An anchor that
@@ -220,7 +242,7 @@ fn unreadable_crl(error: &webpki::Error) -> CertError {
 
 // --- reading -------------------------------------------------------------------------------------------------------
 
-fn read<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertError> {
+pub(crate) fn read<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertError> {
     if der.len() > MAX_CERTIFICATE {
         return Err(CertError::Unreadable(format!(
             "it has {} octets, more than {MAX_CERTIFICATE}",
@@ -243,7 +265,7 @@ fn read<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertErro
 }
 
 /// Subject, or for an empty one the names in the SAN.
-fn subject(certificate: &X509Certificate<'_>) -> String {
+pub(crate) fn subject(certificate: &X509Certificate<'_>) -> String {
     if certificate.subject().iter_rdn().next().is_none() {
         return format!("({})", names(certificate));
     }
@@ -457,7 +479,7 @@ fn verify_path(
     crls: &[CertificateRevocationListDer<'_>],
     revocation: Revocation,
     now: Duration,
-) -> Result<(), CertError> {
+) -> Result<Vec<Query>, CertError> {
     // A certificate that cannot be read must not hide behind one that can.
     let intermediates_read = intermediates.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let mut useless = Vec::new();
@@ -484,7 +506,7 @@ fn verify_path(
             Err(webpki::Error::EndEntityUsedAsCa)
         }
     };
-    let build = |revocation| {
+    let build = |revocation: Option<webpki::RevocationOptions<'_>>| {
         end_entity.verify_for_usage(
             algorithms,
             &trusted,
@@ -495,48 +517,75 @@ fn verify_path(
             Some(&keys_may_sign),
         )
     };
-    build(None).map_err(explain)?;
-    if revocation == Revocation::Off || (crls.is_empty() && revocation == Revocation::IfPresent) {
-        return Ok(());
+    let path = build(None).map_err(explain)?;
+    if revocation == Revocation::Off {
+        return Ok(Vec::new());
     }
+    check_crls(&build, crls, leaf, &intermediates_read, explain)?;
+    unsettled(crypto, leaf_der, &path, anchors, crls, revocation, UNIX_EPOCH + now)
+}
 
+/// What the policy wants to know of the path, and no configured CRL tells.
+fn unsettled(
+    crypto: &CryptoProvider,
+    leaf: &CertificateDer<'_>,
+    path: &VerifiedPath<'_>,
+    anchors: &[CertificateDer<'_>],
+    crls: &[CertificateRevocationListDer<'_>],
+    revocation: Revocation,
+    wall: SystemTime,
+) -> Result<Vec<Query>, CertError> {
+    let is_anchor = |der: &&CertificateDer<'_>| {
+        webpki::anchor_from_trusted_cert(der).is_ok_and(|anchor| anchor == *path.anchor())
+    };
+    let Some(anchor) = anchors.iter().find(is_anchor) else { return Ok(Vec::new()) };
+    let mut chain = vec![leaf.clone()];
+    chain.extend(path.intermediate_certificates().map(|certificate| certificate.der()));
+    chain.push(anchor.clone());
+    let mut queries = Vec::new();
+    for pair in chain.windows(2) {
+        let query = Query::new(&pair[0], &pair[1])?;
+        // Revoked ones were refused before.
+        if crls.iter().any(|crl| query.read_crl(crypto, crl, wall).is_ok_and(|verdict| !verdict.revoked)) {
+            continue;
+        }
+        match (query.has_uri(), revocation) {
+            (true, _) => queries.push(query),
+            (false, Revocation::Strict) => return Err(CertError::NoCrl { subject: query.subject }),
+            (false, _) => {}
+        }
+    }
+    Ok(queries)
+}
+
+/// Refuses what a configured CRL lists, fresh or not, and CRLs that are not their issuers'.
+fn check_crls<'p>(
+    build: &dyn Fn(Option<webpki::RevocationOptions<'_>>) -> Result<VerifiedPath<'p>, webpki::Error>,
+    crls: &[CertificateRevocationListDer<'_>],
+    leaf: &X509Certificate<'_>,
+    intermediates: &[X509Certificate<'_>],
+    explain: impl Fn(webpki::Error) -> CertError,
+) -> Result<(), CertError> {
     let crls = newest_first(crls)?;
     let crls: Vec<&CertRevocationList<'_>> = crls.iter().collect();
-    let strict = revocation == Revocation::Strict;
-    let Ok(options) = RevocationOptionsBuilder::new(&crls) else {
-        return Err(CertError::NoCrl { subject: subject(leaf) });
-    };
-    let options = if strict {
-        options
-            .with_status_policy(UnknownStatusPolicy::Deny)
-            .with_expiration_policy(ExpirationPolicy::Enforce)
-    } else {
-        options
-            .with_status_policy(UnknownStatusPolicy::Allow)
-            .with_expiration_policy(ExpirationPolicy::Ignore)
-    };
+    let Ok(options) = RevocationOptionsBuilder::new(&crls) else { return Ok(()) };
+    let options = options
+        .with_status_policy(UnknownStatusPolicy::Allow)
+        .with_expiration_policy(ExpirationPolicy::Ignore);
     build(Some(options.build())).map(|_| ()).map_err(|error| {
         let of_issuer = |certificate: &X509Certificate<'_>, crl: &CertRevocationList<'_>| {
             dn::tlv(0x30, crl.issuer()) == certificate.issuer().as_raw()
         };
-        let mut path = std::iter::once(leaf).chain(&intermediates_read);
-        let culprit = match error {
-            webpki::Error::CertRevoked => path.find(|certificate| {
-                crls.iter().any(|crl| {
-                    of_issuer(certificate, crl)
-                        && matches!(crl.find_serial(certificate.raw_serial()), Ok(Some(_)))
-                })
-            }),
-            webpki::Error::UnknownRevocationStatus => {
-                path.find(|certificate| !crls.iter().any(|crl| of_issuer(certificate, crl)))
-            }
-            _ => None,
+        let listed = |certificate: &&X509Certificate<'_>| {
+            crls.iter().any(|crl| {
+                of_issuer(certificate, crl)
+                    && matches!(crl.find_serial(certificate.raw_serial()), Ok(Some(_)))
+            })
         };
-        let subject = subject(culprit.unwrap_or(leaf));
         match error {
-            webpki::Error::CertRevoked => CertError::Revoked { subject },
-            webpki::Error::UnknownRevocationStatus | webpki::Error::CrlExpired { .. } => {
-                CertError::NoCrl { subject }
+            webpki::Error::CertRevoked => {
+                let culprit = std::iter::once(leaf).chain(intermediates).find(listed);
+                CertError::Revoked { subject: subject(culprit.unwrap_or(leaf)) }
             }
             other => explain(other),
         }

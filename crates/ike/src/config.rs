@@ -77,7 +77,7 @@ pub enum PeerAuth {
         anchors: Vec<CertificateDer<'static>>,
         /// CRLs in DER; each must be signed by its issuer.
         crls: Vec<CertificateRevocationListDer<'static>>,
-        /// What a missing or stale CRL means.
+        /// What is asked, and what no answer means.
         revocation: Revocation,
     },
     /// By pre-shared key.
@@ -89,10 +89,10 @@ pub enum PeerAuth {
 pub enum Revocation {
     /// No check.
     Off,
-    /// A listed certificate is refused; no CRL at all is no fault.
+    /// A listed certificate is refused; one that names a CRL or an OCSP responder is refused without a fresh answer.
     #[default]
-    IfPresent,
-    /// Without a fresh CRL of its issuer a certificate is refused.
+    IfUri,
+    /// Without a fresh CRL or OCSP response a certificate is refused.
     Strict,
 }
 
@@ -320,6 +320,10 @@ pub struct EndpointConfig {
     pub linger: Duration,
     /// How long `close` waits for the answer to its DELETE.
     pub close_patience: Duration,
+    /// How long the answer to `Event::CheckRevocation` may take; the peer is refused without.
+    pub revocation_patience: Duration,
+    /// IKE SAs at once that wait for such an answer; more peers are refused.
+    pub revocation_checks: usize,
     /// Tell the keys of IKE SAs by `Event::IkeKeys`, for Wireshark. Never in normal use.
     pub keylog: bool,
 }
@@ -337,6 +341,8 @@ impl Default for EndpointConfig {
             rekey_fuzz: 0.1,
             linger: Duration::from_secs(5),
             close_patience: Duration::from_secs(5),
+            revocation_patience: Duration::from_secs(12),
+            revocation_checks: 256,
             keylog: false,
         }
     }

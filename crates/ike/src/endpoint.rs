@@ -1,5 +1,7 @@
 //! The endpoint: all IKE SAs of one program.
 
+use crate::certs::CertError;
+use crate::checking::Checking;
 use crate::child::{Phase, SpiFor};
 use crate::config::{AddressPool, Connection, EndpointConfig, Now, PeerAuth, Role, SpiGenerator};
 use crate::cookie::{Cookies, HalfOpenCount};
@@ -55,6 +57,8 @@ pub struct Endpoint {
     /// Established IKE SAs by the peer's identity, for the unique policy.
     pub(crate) peers: HashMap<Identity, Vec<IkeSaId>>,
     pub(crate) half_open: HalfOpenCount,
+    /// How many IKE SAs are in [`State::Checking`].
+    pub(crate) checking: usize,
     pub(crate) cookies: Option<Cookies>,
     pub(crate) cert_request: Option<Payload>,
     deadlines: Deadlines,
@@ -113,6 +117,8 @@ pub(crate) struct IkeSa {
     registered: Option<Instant>,
     /// The source under which it is counted as half-open.
     counted: Option<IpAddr>,
+    /// Whether it is counted as checking.
+    checking: bool,
 }
 
 /// What every state of an IKE SA has.
@@ -144,6 +150,8 @@ pub(crate) enum State {
     AuthSent(Box<AuthSent>),
     /// Responder: awaits the request of IKE_AUTH.
     HalfOpen(Box<HalfOpen>),
+    /// Awaits whether the peer's certificates are revoked.
+    Checking(Box<Checking>),
     /// Up.
     Established(Box<Established>),
     /// Without Child SAs: replaced by a rekey, or refused, until its DELETE is through.
@@ -154,7 +162,7 @@ pub(crate) enum State {
 
 impl IkeSa {
     pub(crate) fn new(common: IkeSaCommon, state: State) -> Box<Self> {
-        Box::new(Self { common, state, registered: None, counted: None })
+        Box::new(Self { common, state, registered: None, counted: None, checking: false })
     }
 }
 
@@ -177,6 +185,7 @@ impl Endpoint {
             inits: HashMap::new(),
             peers: HashMap::new(),
             half_open: HalfOpenCount::default(),
+            checking: 0,
             cookies: None,
             cert_request,
             deadlines: Deadlines::default(),
@@ -218,6 +227,8 @@ impl Endpoint {
                 State::InitSent(s) => s.on_message(endpoint, now, common, &datagram),
                 State::AuthSent(s) => s.on_message(endpoint, now, common, &datagram),
                 State::HalfOpen(s) => s.on_message(endpoint, now, common, &datagram),
+                // What it says now it has said before.
+                checking @ State::Checking(_) => checking,
                 State::Established(s) => s.on_message(endpoint, now, common, &datagram),
                 State::Spare(s) => s.on_message(endpoint, now, common, &datagram),
                 State::Gone => State::Gone,
@@ -235,6 +246,7 @@ impl Endpoint {
                         State::InitSent(s) => s.on_timer(endpoint, now, common, timer),
                         State::AuthSent(s) => s.on_timer(endpoint, now, common, timer),
                         State::HalfOpen(s) => s.on_timer(endpoint, timer),
+                        State::Checking(s) => s.on_timer(endpoint, now, common, timer),
                         State::Established(s) => s.on_timer(endpoint, now, common, timer),
                         State::Spare(s) => s.on_timer(endpoint, now, common, timer),
                         State::Gone => State::Gone,
@@ -279,6 +291,19 @@ impl Endpoint {
                 State::Established(s)
             });
         }
+    }
+
+    /// What the servers that [`Event::CheckRevocation`] names have said: `Ok` if none of the certificates is revoked. One
+    /// that comes too late, or was not asked for, changes nothing.
+    pub fn revocation_checked(&mut self, now: Now, ike: IkeSaId, outcome: Result<(), CertError>) {
+        let Some(&spi) = self.by_id.get(&ike) else { return };
+        self.with_sa(spi, |endpoint, sa| {
+            let IkeSa { common, state, .. } = sa;
+            *state = match std::mem::replace(state, State::Gone) {
+                State::Checking(s) => s.finish(endpoint, now, common, outcome),
+                other => other,
+            };
+        });
     }
 
     // --- commands ----------------------------------------------------------------------------------------------
@@ -337,6 +362,7 @@ impl Endpoint {
                     endpoint.inits.remove(&s.init);
                     endpoint.fail(common, None, None, reason)
                 }
+                State::Checking(s) => s.close(endpoint, common, reason),
                 State::Established(s) => s.close_within(endpoint, now, common, patience, reason),
                 other @ (State::Spare(_) | State::Gone) => other,
             };
@@ -427,6 +453,7 @@ impl Endpoint {
                 match &sa.state {
                     State::InitSent(s) => status.connection = Some(s.connection.name.clone()),
                     State::AuthSent(s) => status.connection = Some(s.connection.name.clone()),
+                    State::Checking(s) => status.connection = Some(s.connection.name.clone()),
                     State::Established(s) => s.fill_status(&sa.common, &mut status),
                     State::HalfOpen(_) | State::Spare(_) | State::Gone => {}
                 }
@@ -585,6 +612,13 @@ impl Endpoint {
             }
             sa.counted = source;
         }
+        let checking = matches!(sa.state, State::Checking(_));
+        match (sa.checking, checking) {
+            (false, true) => self.checking += 1,
+            (true, false) => self.checking -= 1,
+            _ => {}
+        }
+        sa.checking = checking;
     }
 
     /// The end of an IKE SA that was never up.

@@ -2,6 +2,7 @@
 
 use crate::config::Role;
 use crate::identity::Identity;
+use crate::revocation::Query;
 use crate::selector::TrafficSelector;
 use bytes::Bytes;
 use ferry6_crypto::{PacketKeys, Spi};
@@ -189,6 +190,20 @@ pub struct IkeKeyLog {
     pub responder: PacketKeys,
 }
 
+/// Certificates of a peer whose status must be asked for before the IKE SA goes on. Their path to a trusted CA is verified,
+/// and so is the peer's AUTH: the addresses to ask come from a CA, not from a stranger.
+#[derive(Clone, Debug)]
+pub struct RevocationCheck {
+    /// Which IKE SA waits: for `Endpoint::revocation_checked`.
+    pub ike: IkeSaId,
+    /// The peer's identity.
+    pub remote_id: Identity,
+    /// How long it waits.
+    pub patience: Duration,
+    /// The certificates.
+    pub queries: Vec<Query>,
+}
+
 /// What to do, in the order in which it came about.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -226,6 +241,8 @@ pub enum Event {
     },
     /// An IKE SA is up; its first Child SA's `InstallChildSa` comes with it.
     Established(Box<Established>),
+    /// Ask whether these certificates are revoked; answer with `Endpoint::revocation_checked`.
+    CheckRevocation(Box<RevocationCheck>),
     /// The IKE SA was rekeyed.
     IkeRekeyed {
         /// Which.

@@ -4,6 +4,7 @@
 
 use crate::auth::{self, method};
 use crate::certs;
+use crate::checking::{Checking, Then};
 use crate::child::{self, Offer, Placement, Refusal, SpiFor, Terms};
 use crate::config::{
     AddressConfig, Connection, Credential, LeaseRequest, NatPolicy, Now, PeerAuth, RemoteId, Role,
@@ -20,6 +21,7 @@ use crate::negotiation::SelectedIke;
 use crate::notify;
 use crate::payloads::Payloads;
 use crate::per_resource;
+use crate::revocation::Query;
 use crate::spare::Spare;
 use crate::timer::Timer;
 use crate::window::{Incoming, Packets, ResponseToken, Window};
@@ -86,7 +88,8 @@ impl Agreed {
         }
     }
 
-    /// Checks the peer's AUTH against one connection; the error is for the log.
+    /// Checks the peer's AUTH against one connection, and returns of which certificates the status must still be asked for.
+    /// The error is for the log.
     fn verify(
         &self,
         endpoint: &Endpoint,
@@ -95,7 +98,7 @@ impl Agreed {
         peer: Role,
         raw_id: &RawId,
         payloads: &Payloads,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<Query>, String> {
         let Some((method, data)) = &payloads.auth else {
             return Err("it sent no AUTH payload: it wants EAP, which is not supported".to_owned());
         };
@@ -107,7 +110,7 @@ impl Agreed {
                 }
                 let expected = auth::psk_auth(&endpoint.crypto, self.selected.prf(), psk, &octets);
                 if expected.ct_eq(data) {
-                    Ok(())
+                    Ok(Vec::new())
                 } else {
                     Err("its pre-shared key is not the same as ours".to_owned())
                 }
@@ -118,7 +121,7 @@ impl Agreed {
                 }
                 let certs = payloads.certs.iter().map(|(encoding, der)| (*encoding, der.as_slice()));
                 let chain = certs::chain_from_payloads(certs).map_err(|e| e.to_string())?;
-                let spki = certs::verify_peer(
+                let verified = certs::verify_peer(
                     &endpoint.crypto,
                     &chain,
                     &Identity::from(raw_id),
@@ -128,7 +131,9 @@ impl Agreed {
                     now.wall,
                 )
                 .map_err(|e| e.to_string())?;
-                auth::verify(&endpoint.crypto, &spki, *method, data, &octets).map_err(|e| e.to_string())
+                auth::verify(&endpoint.crypto, &verified.spki, *method, data, &octets)
+                    .map_err(|e| e.to_string())?;
+                Ok(verified.queries)
             }
         }
     }
@@ -144,9 +149,9 @@ fn fragment_size(connection: &Connection, agreed: &Agreed) -> Option<usize> {
 /// Awaits the response of IKE_AUTH.
 pub(crate) struct AuthSent {
     pub(crate) connection: Arc<Connection>,
-    agreed: Agreed,
-    offer: Offer,
-    reqid: Reqid,
+    pub(crate) agreed: Agreed,
+    pub(crate) offer: Offer,
+    pub(crate) reqid: Reqid,
 }
 
 impl AuthSent {
@@ -244,7 +249,7 @@ impl AuthSent {
             Incoming::Response(payloads) => {
                 common.timers.stop(Timer::Retransmit);
                 match payloads {
-                    Ok(payloads) => self.on_response(endpoint, now, common, &payloads),
+                    Ok(payloads) => self.on_response(endpoint, now, common, payloads),
                     Err(why) => {
                         let reason = CloseReason::PeerMisbehaved(format!("IKE_AUTH response: {why}"));
                         endpoint.fail(common, Some(&self.connection), None, reason)
@@ -260,23 +265,45 @@ impl AuthSent {
         endpoint: &mut Endpoint,
         now: Now,
         common: &mut IkeSaCommon,
-        payloads: &Payloads,
+        payloads: Payloads,
     ) -> State {
-        let Self { connection, agreed, offer, reqid } = *self;
         let (Some(raw_id), true) = (&payloads.id_responder, payloads.auth.is_some()) else {
             // No IKE SA came up: the notify stands alone.
             let reason = match payloads.error() {
                 Some(error) => CloseReason::PeerRefused(refusal_text(error.notify_type)),
                 None => CloseReason::PeerMisbehaved("IKE_AUTH response without IDr or AUTH".to_owned()),
             };
-            return endpoint.fail(common, Some(&connection), None, reason);
+            return endpoint.fail(common, Some(&self.connection), None, reason);
         };
         let remote_id = Identity::from(raw_id);
+        let connection = &self.connection;
         let verified = if connection.remote_id.matches(&remote_id) {
-            agreed.verify(endpoint, now, &connection, Role::Responder, raw_id, payloads)
+            self.agreed.verify(endpoint, now, connection, Role::Responder, raw_id, &payloads)
         } else {
             Err(format!("it is not the one that connection {:?} is for", connection.name))
         };
+        match verified {
+            Ok(queries) if !queries.is_empty() => {
+                let Self { connection, agreed, offer, reqid } = *self;
+                let then = Then::Accept(offer, reqid);
+                Checking { connection, agreed, payloads, remote_id, then }
+                    .start(endpoint, now, common, queries)
+            }
+            verified => self.conclude(endpoint, now, common, &payloads, remote_id, verified.map(drop)),
+        }
+    }
+
+    /// The peer is who it says, and whether its certificates are revoked is known; or not.
+    pub(crate) fn conclude(
+        self,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        payloads: &Payloads,
+        remote_id: Identity,
+        verified: Result<(), String>,
+    ) -> State {
+        let Self { connection, agreed, offer, reqid } = self;
         if let Err(why) = verified {
             // Section 2.21.2: the responder believes that the IKE SA is up; it is told by a request of its own.
             let failed = Refusal::new(notify::AUTHENTICATION_FAILED, why);
@@ -427,19 +454,26 @@ impl HalfOpen {
                 let why = Refusal::new(notify::INVALID_SYNTAX, "a message that is not IKE_AUTH came first");
                 refuse(endpoint, now, common, agreed, token, None, why)
             }
-            Ok(payloads) => on_auth_request(endpoint, now, common, agreed, token, &payloads),
+            Ok(payloads) => {
+                return on_auth_request(endpoint, now, common, agreed, token, payloads, self.init);
+            }
             Err(error) => {
                 let refusal = Refusal { notify: error.to_notify(), reason: error.to_string() };
                 refuse(endpoint, now, common, agreed, token, None, refusal)
             }
         };
-        match &mut state {
-            State::Established(s) => s.init = Some(self.init),
-            _ => {
-                endpoint.inits.remove(&self.init);
-            }
-        }
+        keep_init(endpoint, &mut state, self.init);
         state
+    }
+}
+
+/// The request of IKE_SA_INIT is remembered for as long as its IKE SA is there.
+pub(crate) fn keep_init(endpoint: &mut Endpoint, state: &mut State, init: InitKey) {
+    match state {
+        State::Established(s) => s.init = Some(init),
+        _ => {
+            endpoint.inits.remove(&init);
+        }
     }
 }
 
@@ -464,17 +498,49 @@ fn on_auth_request(
     endpoint: &mut Endpoint,
     now: Now,
     common: &mut IkeSaCommon,
+    agreed: Agreed,
+    token: ResponseToken,
+    payloads: Payloads,
+    init: InitKey,
+) -> State {
+    let mut state = match &payloads.id_initiator {
+        None => {
+            let why = Refusal::new(notify::INVALID_SYNTAX, "IKE_AUTH request without IDi");
+            refuse(endpoint, now, common, agreed, token, None, why)
+        }
+        Some(raw_id) => {
+            let remote_id = Identity::from(raw_id);
+            match choose_connection(endpoint, now, &agreed, raw_id, &remote_id, &payloads) {
+                Ok((connection, queries)) if !queries.is_empty() => {
+                    let then = Then::Answer(token, init);
+                    let checking = Checking { connection, agreed, payloads, remote_id, then };
+                    return checking.start(endpoint, now, common, queries);
+                }
+                chosen => {
+                    let chosen = chosen.map(|(connection, _)| connection);
+                    answer(endpoint, now, common, agreed, token, &payloads, remote_id, chosen)
+                }
+            }
+        }
+    };
+    keep_init(endpoint, &mut state, init);
+    state
+}
+
+/// Answers an initiator for whom there is a connection, or why there is none.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn answer(
+    endpoint: &mut Endpoint,
+    now: Now,
+    common: &mut IkeSaCommon,
     mut agreed: Agreed,
     token: ResponseToken,
     payloads: &Payloads,
+    remote_id: Identity,
+    chosen: Result<Arc<Connection>, String>,
 ) -> State {
-    let Some(raw_id) = &payloads.id_initiator else {
-        let why = Refusal::new(notify::INVALID_SYNTAX, "IKE_AUTH request without IDi");
-        return refuse(endpoint, now, common, agreed, token, None, why);
-    };
-    let remote_id = Identity::from(raw_id);
     let failed = |why: String| Refusal::new(notify::AUTHENTICATION_FAILED, why);
-    let connection = match choose_connection(endpoint, now, &agreed, raw_id, &remote_id, payloads) {
+    let connection = match chosen {
         Ok(connection) => connection,
         Err(why) => return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why)),
     };
@@ -569,7 +635,7 @@ fn choose_connection(
     raw_id: &RawId,
     remote_id: &Identity,
     payloads: &Payloads,
-) -> Result<Arc<Connection>, String> {
+) -> Result<(Arc<Connection>, Vec<Query>), String> {
     let wanted = payloads.id_responder.as_ref().map(Identity::from);
     let by_psk = payloads.auth.as_ref().map(|(m, _)| *m == method::PSK);
     let mut why = None;
@@ -582,7 +648,7 @@ fn choose_connection(
             continue;
         }
         match agreed.verify(endpoint, now, connection, Role::Initiator, raw_id, payloads) {
-            Ok(()) => return Ok(Arc::clone(connection)),
+            Ok(queries) => return Ok((Arc::clone(connection), queries)),
             Err(reason) => {
                 // What is told is the failure of a connection with the same kind of authentication, if there is one.
                 let same_kind = by_psk == Some(matches!(connection.peer_auth, PeerAuth::Psk(_)));

@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod certs;
+mod checking;
 mod child;
 pub mod config;
 mod cookie;
@@ -27,6 +28,7 @@ mod negotiation;
 mod notify;
 mod payloads;
 mod per_resource;
+pub mod revocation;
 pub mod selector;
 mod spare;
 #[cfg(any(test, feature = "testing"))]

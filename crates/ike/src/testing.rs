@@ -522,6 +522,7 @@ impl Pair {
                 | Event::Established(_)
                 | Event::IkeRekeyed { .. }
                 | Event::IkeKeys(_)
+                | Event::CheckRevocation(_)
                 | Event::Notice { .. } => {}
             }
             if let (Some((reqid, spi)), true) = (in_use, host.workers_answer) {

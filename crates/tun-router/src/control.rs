@@ -344,6 +344,7 @@ impl Control {
                 Event::IkeRekeyed { ike } => self
                     .tell(RouterEvent::Notice { warning: false, text: format!("IKE SA {} rekeyed", ike.0) }),
                 Event::IkeKeys(keys) => self.tell(RouterEvent::IkeKeys(keys)),
+                Event::CheckRevocation(check) => self.tell(RouterEvent::CheckRevocation(check)),
                 Event::Closed(closed) => self.tell(RouterEvent::Closed(closed)),
                 Event::Notice { warning, text } => self.tell(RouterEvent::Notice { warning, text }),
             }
@@ -650,6 +651,9 @@ impl Control {
             }
             Command::RekeyIke { ike, answer } => {
                 let _ = answer.send(self.endpoint.rekey_ike(now(), ike).map_err(HandleError::from));
+            }
+            Command::RevocationChecked { ike, outcome } => {
+                self.endpoint.revocation_checked(now(), ike, outcome)
             }
             Command::SetConnections { connections, answer } => {
                 self.endpoint.set_connections(connections);

@@ -62,6 +62,8 @@ pub enum RouterEvent {
     Established(Box<ike::event::Established>),
     /// A Child SA was installed, perhaps in place of another one, with its narrowed selectors.
     ChildInstalled(Box<ChildInfo>),
+    /// Ask whether a peer's certificates are revoked, and answer by [`RouterHandle::revocation_checked`].
+    CheckRevocation(Box<ike::event::RevocationCheck>),
     /// A tunnel is gone.
     Closed(Box<ike::event::Closed>),
     /// Keys of an IKE SA, for a key log; only where `EndpointConfig::keylog` asks for them.
@@ -131,6 +133,7 @@ pub(crate) enum Command {
     RekeyChild { reqid: ike::event::Reqid, answer: Answer<()> },
     RekeyIke { ike: ike::event::IkeSaId, answer: Answer<()> },
     NetworkChanged { ike: ike::event::IkeSaId, addresses: Vec<Ipv4Addr>, answer: Answer<PathState> },
+    RevocationChecked { ike: ike::event::IkeSaId, outcome: Result<(), ike::certs::CertError> },
     SetConnections { connections: Vec<Arc<ike::Connection>>, answer: oneshot::Sender<()> },
     Status { answer: oneshot::Sender<RouterStatus> },
     Stop { patience: Duration },
@@ -381,6 +384,11 @@ impl RouterHandle {
     /// [`HandleError`].
     pub async fn rekey_ike(&self, ike: ike::event::IkeSaId) -> Result<(), HandleError> {
         self.ask(|answer| Command::RekeyIke { ike, answer }).await?
+    }
+    /// What is known of the certificates of a [`RouterEvent::CheckRevocation`].
+    pub fn revocation_checked(&self, ike: ike::event::IkeSaId, outcome: Result<(), ike::certs::CertError>) {
+        // A router that has stopped needs no answer.
+        let _ = self.commands.send(Command::RevocationChecked { ike, outcome });
     }
     /// Puts other connections in place of those that new IKE SAs are made by. Those that stand keep theirs.
     ///

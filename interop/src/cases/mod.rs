@@ -8,6 +8,7 @@ mod life;
 mod per_cpu;
 mod refusals;
 mod rekey;
+mod revocation;
 mod roaming;
 mod soak;
 mod suites;
@@ -124,6 +125,7 @@ pub fn all() -> Vec<Case> {
         survival::cases(),
         keylog::cases(),
         refusals::cases(),
+        revocation::cases(),
         system::cases(),
         configuration::cases(),
         kernel::cases(),

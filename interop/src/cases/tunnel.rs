@@ -70,6 +70,7 @@ pub struct Spec {
     pub ipcomp: &'static str,
     /// More lines for strongSwan's connection, child, and charon section.
     pub swan_connection: String,
+    pub swan_remote: String,
     pub swan_child: String,
     pub swan_charon: String,
     /// strongSwan's pool.
@@ -153,6 +154,7 @@ impl Spec {
             broker_credentials,
             ipcomp: "off",
             swan_connection: String::new(),
+            swan_remote: String::new(),
             swan_child: String::new(),
             swan_charon: String::new(),
             swan_pool: Some(format!("{CLIENT_ADDRESS}/128")),
@@ -203,6 +205,7 @@ impl Spec {
             remote: client.then(|| article::BROKER_PUBLIC.into()),
             pool: if client { None } else { self.swan_pool.clone() },
             connection: self.swan_connection.clone(),
+            remote_lines: self.swan_remote.clone(),
             child: self.swan_child.clone(),
             charon: self.swan_charon.clone(),
         }

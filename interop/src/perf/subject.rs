@@ -225,6 +225,7 @@ fn swan_config(remote: Option<&str>) -> strongswan::Config {
         remote: remote.map(str::to_owned),
         pool: remote.is_none().then(|| format!("{LEASED}/128")),
         connection: "  encap = yes\n".into(),
+        remote_lines: String::new(),
         child: String::new(),
         // The fastest implementation of AES-GCM that Debian's packages have comes first.
         charon: "plugins { aesni { load = 100 } }\n  filelog { log { default = 0 } }\n".into(),

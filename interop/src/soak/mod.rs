@@ -281,6 +281,11 @@ impl Soak<'_> {
     fn kill(&mut self, tunnel: Tunnel, cause: Cause) -> Result<Tunnel> {
         // What is lost from here on has one cause. IKE is lost as before: the new handshake must bear it.
         self.relay.spare_esp(true);
+        let calm = self.now();
+        crate::wait_until("packets flow before the kill", REVIVAL, || {
+            Ok(self.flows.iter().all(|f| f.arrived_since(calm)))
+        })
+        .with_context(|| tunnel.logs())?;
         std::thread::sleep(SETTLE);
         let from = self.now();
         let Tunnel { client, broker } = tunnel;

@@ -10,6 +10,7 @@ use crate::config::{self, Client, Routes};
 use crate::control::{ClientStatus, Request, Response};
 use crate::daemon::{self, Daemon, NoticeLog, Prepared, Setup};
 use crate::net::{Net, resolve, watch::Watch};
+use crate::revocation;
 use crate::sandbox::Files;
 use backoff::{Backoff, Failure};
 use ferry6_crypto::SecureRandom;
@@ -112,6 +113,8 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
         control: &config.control,
         tunnel: &config.tunnel,
         listen: config.listen,
+        crl_cache: revocation::is_checked(std::slice::from_ref(&config.connection))
+            .then_some(config.crl_cache.as_path()),
         keylog: keylog.as_deref(),
         process: &config.process,
         net,
@@ -152,6 +155,7 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
                 Some(RouterEvent::Established(up)) => tunnel.established(&daemon, &up).await?,
                 Some(RouterEvent::ChildInstalled(child)) => tunnel.child(&daemon, &child).await?,
                 Some(RouterEvent::Closed(closed)) => tunnel.closed(&daemon, &closed).await?,
+                Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
                 None => {

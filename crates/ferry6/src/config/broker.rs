@@ -35,6 +35,8 @@ pub struct Broker {
     pub proxy_ndp: Option<String>,
     /// Where the leases are kept.
     pub state_dir: PathBuf,
+    /// Where CRLs that were fetched are kept.
+    pub crl_cache: PathBuf,
     /// Control socket.
     pub control: PathBuf,
     /// Whose rights the process has, and what holds it.
@@ -81,6 +83,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
     let control = root.path("control").map_or_else(|| Path::new(RUN_DIR).join("broker.sock"), |f| f.value);
     let process = super::process::read(root);
     let state_dir = root.path("state_dir").map_or_else(|| PathBuf::from("/var/lib/ferry6"), |f| f.value);
+    let crl_cache = root.path("crl_cache").map_or_else(|| state_dir.join("crls"), |f| f.value);
     let listen_section = root.section("listen");
     let listen = Listen::read(&listen_section);
     let half_open = half_open(&listen_section);
@@ -161,6 +164,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
         forwarding,
         proxy_ndp,
         state_dir,
+        crl_cache,
         control,
         process,
         directories: root.document().directories(),

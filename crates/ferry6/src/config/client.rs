@@ -32,6 +32,8 @@ pub struct Client {
     pub routes: Routes,
     /// What belongs into the tunnel is unreachable while there is none.
     pub leak_guard: bool,
+    /// Where CRLs that were fetched are kept.
+    pub crl_cache: PathBuf,
     /// Control socket.
     pub control: PathBuf,
     /// Whose rights the process has, and what holds it.
@@ -62,6 +64,7 @@ pub(super) fn read(document: &Document) -> Result<Client, UsageError> {
 fn read_root(root: &Section<'_>) -> Option<Client> {
     let control = root.path("control").map_or_else(|| Path::new(RUN_DIR).join("client.sock"), |f| f.value);
     let process = super::process::read(root);
+    let crl_cache = root.path("crl_cache").map_or_else(|| PathBuf::from("/var/lib/ferry6/crls"), |f| f.value);
     let broker_section = root.section("broker");
     let broker = broker_section.require(
         "address",
@@ -121,6 +124,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         tunnel,
         routes,
         leak_guard,
+        crl_cache,
         control,
         process,
         directories: root.document().directories(),

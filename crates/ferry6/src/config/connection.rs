@@ -354,7 +354,7 @@ fn read_remote(remote: &Section<'_>, default_id: RemoteId, own: OwnPsk) -> Optio
     }
     let revocation = remote.choice(
         "revocation",
-        &[("off", Revocation::Off), ("ifuri", Revocation::IfPresent), ("strict", Revocation::Strict)],
+        &[("off", Revocation::Off), ("ifuri", Revocation::IfUri), ("strict", Revocation::Strict)],
     );
     let auth = if let Some(ca) = ca {
         if let Some(psk) = &psk {
@@ -396,11 +396,7 @@ fn read_remote(remote: &Section<'_>, default_id: RemoteId, own: OwnPsk) -> Optio
                 Err(text) => document.problem(path, text),
             }
         }
-        let strict = revocation.as_ref().filter(|r| r.value == Revocation::Strict);
-        if let (Some(strict), true) = (strict, crl.is_none()) {
-            document.problem(strict, "strict needs a CRL of the CA: add crl = \"ca.crl\"");
-        }
-        let revocation = revocation.map_or(Revocation::IfPresent, |f| f.value);
+        let revocation = revocation.map_or(Revocation::IfUri, |f| f.value);
         whole.then_some(PeerAuth::Certificate { anchors, crls, revocation })
     } else {
         for path in crl.iter().filter(|_| remote.has_own("crl")).flat_map(|f| &f.value) {

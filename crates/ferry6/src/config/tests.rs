@@ -124,7 +124,7 @@ fn minimal_client() {
     assert_eq!(c.connection.ipcomp, IpcompPolicy::Accept);
     assert!(matches!(&c.connection.credential, Credential::Certificate { chain, .. } if chain.len() == 1));
     assert!(
-        matches!(&c.connection.peer_auth, PeerAuth::Certificate { anchors, revocation: Revocation::IfPresent, .. } if anchors.len() == 1)
+        matches!(&c.connection.peer_auth, PeerAuth::Certificate { anchors, revocation: Revocation::IfUri, .. } if anchors.len() == 1)
     );
     assert_eq!((c.listen.port, c.listen.nat_port, c.tunnel.mtu), (500, 4500, 1400));
     assert_eq!(c.control, Path::new("/run/ferry6/client.sock"));
@@ -241,7 +241,8 @@ fn documentation_names_every_key() {
     }
     let mut missing = String::new();
     for key in known.iter().filter(|k| {
-        k.contains('.') || ["control", "state_dir", "user", "control_group", "sandbox"].contains(&k.as_str())
+        k.contains('.')
+            || ["control", "state_dir", "crl_cache", "user", "control_group", "sandbox"].contains(&k.as_str())
     }) {
         // A [[connection]] has the sections of the root.
         let key = key.strip_prefix("connection.").filter(|k| *k != "name").unwrap_or(key);

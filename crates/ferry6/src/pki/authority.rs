@@ -2,9 +2,9 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
-    CrlDistributionPoint, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, PublicKeyData, RevocationReason, RevokedCertParams, RsaKeySize, SanType,
-    SerialNumber,
+    CrlDistributionPoint, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevocationReason, RevokedCertParams, RsaKeySize,
+    SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use std::fmt;
@@ -214,6 +214,30 @@ pub struct Profile {
     pub names: Vec<Name>,
     /// CRL distribution points.
     pub crl_urls: Vec<String>,
+    /// OCSP responders.
+    pub ocsp_urls: Vec<String>,
+}
+
+const AUTHORITY_INFO_ACCESS: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 1];
+/// id-ad-ocsp, 1.3.6.1.5.5.7.48.1, in DER.
+const OCSP: &[u8] = &[0x06, 8, 0x2b, 6, 1, 5, 5, 7, 48, 1];
+
+/// RFC 5280 section 4.2.2.1, with OCSP responders alone.
+fn authority_info_access(urls: &[String]) -> Result<Vec<u8>, Error> {
+    fn tlv(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
+        let [high, low] = u16::try_from(content.len()).ok()?.to_be_bytes();
+        let header = match (high, low) {
+            (0, 0..=0x7f) => vec![tag, low],
+            (0, _) => vec![tag, 0x81, low],
+            _ => vec![tag, 0x82, high, low],
+        };
+        Some([header.as_slice(), content].concat())
+    }
+    let describe = |url: &String| tlv(0x30, &[OCSP, &tlv(0x86, url.as_bytes())?].concat());
+    let descriptions = urls.iter().map(describe).collect::<Option<Vec<_>>>().map(|all| all.concat());
+    let whole =
+        descriptions.filter(|_| urls.iter().all(|url| url.is_ascii())).and_then(|all| tlv(0x30, &all));
+    whole.ok_or_else(|| Error::Validity("an OCSP URL is too long, or not in ASCII".into()))
 }
 
 impl Profile {
@@ -229,6 +253,7 @@ impl Profile {
             validity: Validity::days(365)?,
             names: Vec::new(),
             crl_urls: Vec::new(),
+            ocsp_urls: Vec::new(),
         })
     }
 
@@ -263,6 +288,10 @@ impl Profile {
         params.subject_alt_names = self.names.iter().map(Name::san).collect::<Result<_, _>>()?;
         if !self.crl_urls.is_empty() {
             params.crl_distribution_points = vec![CrlDistributionPoint { uris: self.crl_urls.clone() }];
+        }
+        if !self.ocsp_urls.is_empty() {
+            let content = authority_info_access(&self.ocsp_urls)?;
+            params.custom_extensions.push(CustomExtension::from_oid_content(AUTHORITY_INFO_ACCESS, content));
         }
         params.use_authority_key_identifier_extension = true;
         Ok(params)

@@ -122,8 +122,11 @@ struct IssueArgs {
     #[command(flatten)]
     validity: ValidityArgs,
     /// Where the CRL can be fetched: a CRL distribution point.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, visible_alias = "crl-uri", value_name = "URL")]
     crl_url: Vec<String>,
+    /// Where an OCSP responder can be asked (http://).
+    #[arg(long, visible_alias = "ocsp-uri", value_name = "URL")]
+    ocsp_url: Vec<String>,
     /// Overwrite files that exist.
     #[arg(long)]
     force: bool,
@@ -203,6 +206,7 @@ fn ca(args: &CaArgs) -> anyhow::Result<()> {
         validity: args.validity.resolve(args.days)?,
         names: Vec::new(),
         crl_urls: Vec::new(),
+        ocsp_urls: Vec::new(),
     };
     let authority = match &args.issuer {
         None => Authority::root(&profile)?,
@@ -233,6 +237,7 @@ fn issue(args: &IssueArgs) -> anyhow::Result<()> {
         validity: args.validity.resolve(args.days)?,
         names: args.san.clone(),
         crl_urls: args.crl_url.clone(),
+        ocsp_urls: args.ocsp_url.clone(),
     };
     let issued = authority.issue(&profile)?;
     // First: a certificate that exists can always be revoked.

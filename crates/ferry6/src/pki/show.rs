@@ -266,6 +266,16 @@ fn usage(table: &mut Table, extension: &X509Extension<'_>) {
                 table.row("Issuer key", serial_text(id.0));
             }
         }
+        ParsedExtension::AuthorityInfoAccess(access) => {
+            for description in &access.accessdescs {
+                let what = match description.access_method.to_id_string().as_str() {
+                    "1.3.6.1.5.5.7.48.1" => "OCSP at",
+                    "1.3.6.1.5.5.7.48.2" => "Issuer at",
+                    _ => "More at",
+                };
+                table.row(what, general_name(&description.access_location));
+            }
+        }
         ParsedExtension::CRLDistributionPoints(points) => {
             for point in points.iter() {
                 if let Some(DistributionPointName::FullName(names)) = &point.distribution_point {

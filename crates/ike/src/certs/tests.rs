@@ -79,11 +79,14 @@ fn check(
     let [one, other] =
         providers().map(|crypto| verify_peer(crypto, chain, &id(identity), &anchors, crls, revocation, wall));
     assert_eq!(one, other);
-    one
+    one.map(|verified| {
+        assert_eq!(verified.queries, []);
+        verified.spki
+    })
 }
 
 fn simple(chain: &[CertificateDer<'_>], anchors: &[&CertificateDer<'_>]) -> Result<Vec<u8>, CertError> {
-    check(chain, "client@my.domain", anchors, &[], Revocation::IfPresent, wall())
+    check(chain, "client@my.domain", anchors, &[], Revocation::IfUri, wall())
 }
 
 fn problem(result: Result<Vec<u8>, CertError>) -> String {
@@ -221,7 +224,7 @@ fn every_octet_is_signed() {
         altered[octet] ^= 1;
         let altered = CertificateDer::from(altered);
         let anchors = [CertificateDer::from(ca.der().as_ref())];
-        for revocation in [Revocation::Off, Revocation::IfPresent] {
+        for revocation in [Revocation::Off, Revocation::IfUri] {
             let result = verify_peer(
                 providers()[0],
                 std::slice::from_ref(&altered),
@@ -534,7 +537,7 @@ fn crl(
 
 #[test]
 fn revocation() {
-    use Revocation::{IfPresent, Off, Strict};
+    use Revocation::{IfUri, Off, Strict};
     let ca = ca("ca");
     let leaf = [issue(client(), &ca)];
     let run = |crls: &[CertificateRevocationListDer<'_>], policy| {
@@ -545,23 +548,23 @@ fn revocation() {
     let none = Err(CertError::NoCrl { subject: subject() });
 
     let listed = crl(&ca, &[0x05, 0x17], 2025, 2030);
-    assert_eq!(run(std::slice::from_ref(&listed), IfPresent), revoked);
+    assert_eq!(run(std::slice::from_ref(&listed), IfUri), revoked);
     assert_eq!(run(std::slice::from_ref(&listed), Strict), revoked);
     assert!(run(std::slice::from_ref(&listed), Off).is_ok());
 
     let clean = crl(&ca, &[0x05], 2025, 2030);
-    assert!(run(std::slice::from_ref(&clean), IfPresent).is_ok());
+    assert!(run(std::slice::from_ref(&clean), IfUri).is_ok());
     assert!(run(std::slice::from_ref(&clean), Strict).is_ok());
 
-    assert!(run(&[], IfPresent).is_ok());
+    assert!(run(&[], IfUri).is_ok());
     assert!(run(&[], Off).is_ok());
     assert_eq!(run(&[], Strict), none);
 
     let stale = crl(&ca, &[], 2024, 2025);
-    assert!(run(std::slice::from_ref(&stale), IfPresent).is_ok());
+    assert!(run(std::slice::from_ref(&stale), IfUri).is_ok());
     assert_eq!(run(std::slice::from_ref(&stale), Strict), none);
     let stale_listed = crl(&ca, &[0x17], 2024, 2025);
-    assert_eq!(run(&[stale_listed], IfPresent), revoked);
+    assert_eq!(run(&[stale_listed], IfUri), revoked);
 
     // The newest one counts, in whatever order they stand.
     let old = crl(&ca, &[0x17], 2023, 2030);
@@ -571,15 +574,15 @@ fn revocation() {
 
     // Of another CA: none for this one. Of an impostor with its name: refused.
     let other = crl(&self::ca("other"), &[0x17], 2025, 2030);
-    assert!(run(std::slice::from_ref(&other), IfPresent).is_ok());
+    assert!(run(std::slice::from_ref(&other), IfUri).is_ok());
     assert_eq!(run(&[other], Strict), none);
     let forged = crl(&self::ca("ca"), &[], 2025, 2030);
-    assert!(problem(run(std::slice::from_ref(&forged), IfPresent)).contains("wrong signature"));
+    assert!(problem(run(std::slice::from_ref(&forged), IfUri)).contains("wrong signature"));
     assert!(run(&[forged], Strict).is_err());
 
     // A CRL that cannot be read is the operator's fault, and told when it is loaded.
     let junk = CertificateRevocationListDer::from(vec![0x30, 0]);
-    assert!(matches!(run(std::slice::from_ref(&junk), IfPresent), Err(CertError::Unreadable(_))));
+    assert!(matches!(run(std::slice::from_ref(&junk), IfUri), Err(CertError::Unreadable(_))));
     assert!(check_crl(&junk).is_err());
     assert_eq!(check_crl(&clean), Ok("O=ferry6, CN=ca".into()));
 }
@@ -611,7 +614,7 @@ fn revoked_intermediates() {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let signer = Issuer::new(params, KeyPair::from_pem(&no_crl.key().serialize_pem()).unwrap());
     let crls = [crl(&signer, &[], 2025, 2030)];
-    let result = check(&chain, "client@my.domain", &[root.der()], &crls, Revocation::IfPresent, wall());
+    let result = check(&chain, "client@my.domain", &[root.der()], &crls, Revocation::IfUri, wall());
     assert!(problem(result).contains("cRLSign"));
 }
 

@@ -11,6 +11,7 @@ mod pki;
 mod protected;
 mod refusals;
 mod rekey;
+mod revocation;
 
 use crate::config::Connection;
 use crate::event::CloseReason;

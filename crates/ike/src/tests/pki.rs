@@ -4,8 +4,9 @@ use crate::config::{Connection, Credential, PeerAuth, Revocation};
 use crate::testing::psk_connections;
 use ferry6_crypto::CryptoProvider;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CrlDistributionPoint, DnType, IsCa, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    SignatureAlgorithm, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use std::sync::Arc;
@@ -56,7 +57,24 @@ pub(super) fn dns(name: &str) -> Leaf {
 }
 
 pub(super) fn issue(crypto: &CryptoProvider, ca: &Ca, leaf: Leaf, chain: &[&Ca]) -> Credential {
+    issue_by(crypto, ca, leaf, chain, params("leaf"))
+}
+
+/// A certificate that says where the CRL of its CA is.
+pub(super) fn issue_with_crl(crypto: &CryptoProvider, ca: &Ca, leaf: Leaf) -> Credential {
     let mut params = params("leaf");
+    params.crl_distribution_points =
+        vec![CrlDistributionPoint { uris: vec!["http://ca.my.domain/ca.crl".to_owned()] }];
+    issue_by(crypto, ca, leaf, &[], params)
+}
+
+fn issue_by(
+    crypto: &CryptoProvider,
+    ca: &Ca,
+    leaf: Leaf,
+    chain: &[&Ca],
+    mut params: CertificateParams,
+) -> Credential {
     params.subject_alt_names = vec![leaf.san];
     params.serial_number = Some(SerialNumber::from_slice(&[leaf.serial]));
     params.not_after = date_time_ymd(leaf.not_after, 1, 1);
@@ -88,7 +106,7 @@ pub(super) fn crl(ca: &Ca, revoked: u8) -> CertificateRevocationListDer<'static>
 
 pub(super) fn trust(anchor: &Ca) -> PeerAuth {
     let anchor: CertificateDer<'static> = anchor.der().clone();
-    PeerAuth::Certificate { anchors: vec![anchor], crls: vec![], revocation: Revocation::IfPresent }
+    PeerAuth::Certificate { anchors: vec![anchor], crls: vec![], revocation: Revocation::IfUri }
 }
 
 /// The article's pair: one CA, `email:client@my.domain` and `DNS:tunnel.my.domain`.
