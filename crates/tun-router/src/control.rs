@@ -34,6 +34,8 @@ const ACTIVITY_INTERVAL: Duration = Duration::from_secs(1);
 const BACKLOG: usize = 1024;
 /// Batches of datagrams handled between two looks at everything else.
 const BATCHES_PER_TURN: usize = 8;
+/// So many children are compared with a new one, to find which one it takes over from.
+const FEW: usize = 64;
 
 /// One pair of ESP SAs of a child; several during a rekey, and where there is one for each worker (RFC 9611).
 pub(crate) struct Pair {
@@ -389,7 +391,10 @@ impl Control {
         let path = udp_path(&sa.path);
         let selectors = Arc::new(SelectorPair::new(&sa.local_ts, &sa.remote_ts));
         let known = self.children.get(&sa.reqid).is_some_and(|child| child.policy);
-        let (owner, new_place) = self.owner_for(sa.reqid, sa.resource);
+        // A broker's new client has no twin, and need not be compared with all of the others.
+        let may_have_twin = sa.activate == Activate::Later || self.children.len() <= FEW;
+        let twin = may_have_twin.then_some(&*selectors);
+        let (owner, new_place) = self.owner_for(sa.reqid, sa.resource, twin);
         let limit = |wanted: u64, most: u64| if wanted == 0 { most } else { wanted.min(most) };
         let (limits_in, limits_out) = (inbound.limits(), outbound.limits());
         let rekeyed = sa.replaces.is_some();
@@ -492,11 +497,16 @@ impl Control {
     }
 
     /// The worker for the outbound half of an SA, and whether that is a new place: it stays across rekeys. Those of one child
-    /// go to workers of their own as far as there are any, and where the fewest are.
-    fn owner_for(&self, reqid: Reqid, resource: u32) -> (usize, bool) {
+    /// go to workers of their own as far as there are any, and where the fewest are. One that takes over from a child of
+    /// another IKE SA, with the same selectors, goes where that one is: packets on their way to the owner stay right.
+    fn owner_for(&self, reqid: Reqid, resource: u32, twin: Option<&SelectorPair>) -> (usize, bool) {
         let pairs = self.children.get(&reqid).map_or(&[][..], |child| &child.pairs);
         if let Some(pair) = pairs.iter().find(|pair| pair.resource == resource) {
             return (pair.owner, false);
+        }
+        let twins = self.children.values().filter(|c| twin.is_some_and(|s| *c.selectors == *s));
+        if let Some(pair) = twins.flat_map(|c| &c.pairs).find(|p| p.resource == resource && p.has_outbound) {
+            return (pair.owner, true);
         }
         let beside = |at: usize| pairs.iter().filter(|pair| pair.owner == at).count();
         let least = self.load.iter().enumerate().min_by_key(|(at, load)| (beside(*at), **load));
