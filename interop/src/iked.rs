@@ -2,7 +2,7 @@
 
 use crate::guest::Guest;
 use crate::pki::Entity;
-use crate::write_private;
+use crate::{wait_until, write_private};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,29 +61,35 @@ impl Iked {
             fs::copy(cert, etc.join("certs/local.crt"))?;
             fs::copy(key, etc.join("private/local.key"))?;
         }
-        write_private(&dir.join("iked.conf"), conf)?;
         guest.sh(&format!("mount --bind '{}' /etc/iked", etc.display()))?;
         let mut this = Self { process: 0, dir: dir.into() };
+        this.configure(conf)?;
         this.restart(guest)?;
         Ok(this)
+    }
+
+    /// Writes another `iked.conf`, for the next start.
+    pub fn configure(&self, conf: &str) -> Result<()> {
+        write_private(&self.dir.join("iked.conf"), conf)
     }
 
     /// Starts it (again) with the same files.
     pub fn restart(&mut self, guest: &Guest) -> Result<()> {
         let conf = self.dir.join("iked.conf");
+        let before = self.log().len();
         self.process = guest.spawn(&format!("{IKED} -dvv -f '{}'", conf.display()), &self.log_file())?;
-        let ready = format!("{IKECTL} show sa");
-        guest.wait_for("iked answers", &ready, Duration::from_secs(15)).with_context(|| self.log())
+        // It answers peers before it has read its configuration, and forgets then what it has answered. Being asked
+        // wakes it; the last that it reads is `stickyaddress`.
+        wait_until("iked has read its configuration", Duration::from_secs(15), || {
+            let answers = guest.sh(&format!("{IKECTL} show sa")).is_ok();
+            Ok(answers && self.log().get(before..).is_some_and(|news| news.contains("stickyaddress")))
+        })
+        .with_context(|| self.log())
     }
 
     /// Ends it as a machine that loses its power: nothing is sent, and no SA outlives it.
     pub fn kill(&self, guest: &Guest) -> Result<()> {
         guest.sh(&format!("kill -9 {}; ip xfrm state flush; ip xfrm policy flush", self.process)).map(drop)
-    }
-
-    /// Runs ikectl.
-    pub fn ikectl(&self, guest: &Guest, words: &str) -> Result<String> {
-        guest.sh(&format!("{IKECTL} {words}"))
     }
 
     fn log_file(&self) -> PathBuf {

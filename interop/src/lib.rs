@@ -47,6 +47,9 @@ struct Cli {
     /// Cases at a time.
     #[arg(long, short, default_value_t = 2)]
     jobs: usize,
+    /// Run a shell command in the guest of a held case, whose folder (with `console.log`) this is.
+    #[arg(long, num_args = 2, value_names = ["DIR", "COMMAND"])]
+    guest: Vec<String>,
     /// The program under test [default: `ferry6` beside this program].
     #[arg(long, value_name = "FILE")]
     ferry6: Option<PathBuf>,
@@ -70,6 +73,12 @@ pub fn interop() -> ExitCode {
     }
     let cli = Cli::parse();
     let result = match &cli.one {
+        None if !cli.guest.is_empty() => {
+            guest::shell(Path::new(&cli.guest[0]), &cli.guest[1]).map(|output| {
+                print!("{output}");
+                true
+            })
+        }
         Some(name) => runner::one(&cli, name).map(|()| true),
         None if cli.soak.soak.is_some() => runner::soak(&cli),
         None => runner::all(&cli),

@@ -1,5 +1,7 @@
-//! strongSwan from Debian's packages as a peer, with its userspace ESP (plugin kernel-libipsec).
+//! strongSwan from Debian's packages as a peer: with its userspace ESP (plugin kernel-libipsec), or in a guest with that
+//! of the kernel there.
 
+use crate::guest::Guest;
 use crate::{run, wait_until, write_private};
 use anyhow::{Context, Result, bail};
 use ferry6::lab::Host;
@@ -8,6 +10,7 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 const CHARON: &str = "/usr/lib/ipsec/charon";
@@ -74,10 +77,15 @@ pub struct Config {
     pub charon: String,
 }
 
+/// Where a charon runs.
+enum Place {
+    Host(Host, Child),
+    Guest(Arc<Guest>, u32),
+}
+
 /// A running charon.
 pub struct StrongSwan {
-    process: Child,
-    host: Host,
+    place: Place,
     dir: PathBuf,
     uri: String,
 }
@@ -85,35 +93,13 @@ pub struct StrongSwan {
 impl StrongSwan {
     /// Starts a charon on a host and loads the configuration. Its files and its log are in `dir`.
     pub fn start(host: &Host, dir: &Path, config: &Config) -> Result<Self> {
-        if let Some(why) = missing() {
-            bail!(why);
-        }
-        let swanctl = dir.join("swanctl");
-        // swanctl complains about each of its directories that is not there.
-        for sub in [
-            "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private", "rsa", "ecdsa",
-            "bliss", "pkcs8", "pkcs12",
-        ] {
-            fs::create_dir_all(swanctl.join(sub))?;
-        }
-        if let Auth::Cert { cert, key, cas, crls } = &config.auth {
-            copy_into(cert, &swanctl.join("x509"))?;
-            copy_into(key, &swanctl.join("private"))?;
-            for ca in cas {
-                copy_into(ca, &swanctl.join("x509ca"))?;
-            }
-            for crl in crls {
-                copy_into(crl, &swanctl.join("x509crl"))?;
-            }
-        }
-        let uri = format!("unix://{}/vici", dir.display());
-        fs::write(dir.join("strongswan.conf"), strongswan_conf(dir, &uri, config))?;
-        write_private(&swanctl.join("swanctl.conf"), &config.text()?)?;
+        let socket = dir.join("vici");
+        let uri = format!("unix://{}", socket.display());
+        prepare(dir, &uri, config, true)?;
 
         // Two charons may live on one machine only if each has a /run of its own: it holds a PID file.
         host.tmpfs("/run")?;
         let log = File::create(dir.join("charon.out"))?;
-        let socket = dir.join("vici");
         // Left by one that was killed.
         let _ = fs::remove_file(&socket);
         let process = host
@@ -124,15 +110,41 @@ impl StrongSwan {
             .stderr(log)
             .spawn()
             .context("cannot start charon")?;
-        let mut this = Self { process, host: host.clone(), dir: dir.into(), uri };
+        let mut this = Self { place: Place::Host(host.clone(), process), dir: dir.into(), uri };
         wait_until("charon answers", Duration::from_secs(10), || {
-            if let Some(status) = this.process.try_wait()? {
+            if let Place::Host(_, process) = &mut this.place
+                && let Some(status) = process.try_wait()?
+            {
                 bail!("charon ended at once ({status}):\n{}", this.log());
             }
             Ok(UnixStream::connect(&socket).is_ok())
         })?;
         this.swanctl(&["--load-all"])?;
         Ok(this)
+    }
+
+    /// The same in a guest, with the ESP of its kernel; `dir` is in the guest's folder.
+    pub fn start_in(guest: &Arc<Guest>, dir: &Path, config: &Config) -> Result<Self> {
+        let socket = "/run/charon.vici";
+        let uri = format!("unix://{socket}");
+        prepare(dir, &uri, config, false)?;
+        let conf = dir.join("strongswan.conf");
+        let command = format!("STRONGSWAN_CONF='{}' {CHARON}", conf.display());
+        let process = guest.spawn(&command, &dir.join("charon.out"))?;
+        let this = Self { place: Place::Guest(Arc::clone(guest), process), dir: dir.into(), uri };
+        guest
+            .wait_for("charon answers", &format!("test -S {socket}"), Duration::from_secs(20))
+            .with_context(|| this.log())?;
+        this.swanctl(&["--load-all"])?;
+        Ok(this)
+    }
+
+    /// The guest in which it runs.
+    pub fn guest(&self) -> Option<&Guest> {
+        match &self.place {
+            Place::Guest(guest, _) => Some(guest),
+            Place::Host(..) => None,
+        }
     }
 
     /// Brings the tunnel up, as a client.
@@ -162,16 +174,31 @@ impl StrongSwan {
 
     /// Runs swanctl; an error if it fails.
     pub fn swanctl(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = self.host.command(SWANCTL);
+        let (conf, swanctl) = (self.dir.join("strongswan.conf"), self.dir.join("swanctl"));
+        let host = match &self.place {
+            Place::Host(host, _) => host,
+            Place::Guest(guest, _) => {
+                return guest.sh(&format!(
+                    "STRONGSWAN_CONF='{}' SWANCTL_DIR='{}' {SWANCTL} {} --uri {}",
+                    conf.display(),
+                    swanctl.display(),
+                    arguments.join(" "),
+                    self.uri
+                ));
+            }
+        };
+        let mut command = host.command(SWANCTL);
         command.args(arguments).args(["--uri", &self.uri]);
-        command.env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"));
-        command.env("SWANCTL_DIR", self.dir.join("swanctl"));
+        command.env("STRONGSWAN_CONF", conf).env("SWANCTL_DIR", swanctl);
         run(&mut command, &format!("swanctl {}", arguments.join(" ")))
     }
 
-    /// The PID of charon.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
+    /// The PID of charon, where it is a process of this machine.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.place {
+            Place::Host(_, process) => Some(process.id()),
+            Place::Guest(..) => None,
+        }
     }
 
     /// Its log so far.
@@ -183,10 +210,44 @@ impl StrongSwan {
 
     /// Ends it as a machine that loses its power: nothing is sent.
     pub fn kill(mut self) -> Result<()> {
-        self.process.kill()?;
-        self.process.wait()?;
+        match &mut self.place {
+            Place::Host(_, process) => {
+                process.kill()?;
+                process.wait()?;
+            }
+            Place::Guest(guest, process) => {
+                guest.sh(&format!("kill -9 {process}; ip xfrm state flush; ip xfrm policy flush"))?;
+            }
+        }
         Ok(())
     }
+}
+
+/// Writes all that charon reads. `userspace`: ESP by the plugin kernel-libipsec, not by the kernel.
+fn prepare(dir: &Path, uri: &str, config: &Config, userspace: bool) -> Result<()> {
+    if let Some(why) = missing() {
+        bail!(why);
+    }
+    let swanctl = dir.join("swanctl");
+    // swanctl complains about each of its directories that is not there.
+    for sub in [
+        "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private", "rsa", "ecdsa",
+        "bliss", "pkcs8", "pkcs12",
+    ] {
+        fs::create_dir_all(swanctl.join(sub))?;
+    }
+    if let Auth::Cert { cert, key, cas, crls } = &config.auth {
+        copy_into(cert, &swanctl.join("x509"))?;
+        copy_into(key, &swanctl.join("private"))?;
+        for ca in cas {
+            copy_into(ca, &swanctl.join("x509ca"))?;
+        }
+        for crl in crls {
+            copy_into(crl, &swanctl.join("x509crl"))?;
+        }
+    }
+    fs::write(dir.join("strongswan.conf"), strongswan_conf(dir, uri, config, userspace))?;
+    write_private(&swanctl.join("swanctl.conf"), &config.text()?)
 }
 
 fn copy_into(file: &Path, dir: &Path) -> Result<()> {
@@ -195,7 +256,8 @@ fn copy_into(file: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn strongswan_conf(dir: &Path, uri: &str, config: &Config) -> String {
+fn strongswan_conf(dir: &Path, uri: &str, config: &Config, userspace: bool) -> String {
+    let libipsec = if userspace { "yes" } else { "no" };
     format!(
         "charon {{
   load_modular = yes
@@ -206,7 +268,7 @@ fn strongswan_conf(dir: &Path, uri: &str, config: &Config) -> String {
   retransmit_base = 1.5
   plugins {{
     include {PLUGINS}/*.conf
-    kernel-libipsec {{ load = yes }}
+    kernel-libipsec {{ load = {libipsec} }}
     vici {{ socket = {uri} }}
     bypass-lan {{ load = no }}
     resolve {{ load = no }}

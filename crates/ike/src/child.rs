@@ -8,7 +8,7 @@ use crate::keymat::ChildKeys;
 use crate::negotiation::{self, SelectedEsp};
 use crate::notify;
 use crate::payloads::Payloads;
-use crate::selector::{TrafficSelector, narrow};
+use crate::selector::{self, TrafficSelector, narrow};
 use crate::wire::{Payload, Proposal};
 use ferry6_crypto::{CipherSuite, CryptoError, Group, Spi};
 use std::fmt;
@@ -211,7 +211,7 @@ impl Offer {
         let ts_initiator = payloads.ts_initiator.as_deref().ok_or("the answer has no TSi payload")?;
         let ts_responder = payloads.ts_responder.as_deref().ok_or("the answer has no TSr payload")?;
         let local_ts = narrow(&narrow(ts_initiator, &self.local_ts), local);
-        let remote_ts = narrow(ts_responder, &self.remote_ts);
+        let remote_ts = narrow(&selector::meant(ts_responder), &self.remote_ts);
         if local_ts.is_empty() || remote_ts.is_empty() {
             return Err("the answer's traffic selectors have nothing in common with ours");
         }
@@ -254,12 +254,16 @@ pub(crate) fn answer(
     let (Some(ts_initiator), Some(ts_responder)) = (&payloads.ts_initiator, &payloads.ts_responder) else {
         return Err(Refusal::new(notify::INVALID_SYNTAX, "the request has no traffic selectors"));
     };
-    let remote_ts = narrow(ts_initiator, remote);
+    let remote_ts = narrow(&selector::meant(ts_initiator), remote);
     let local_ts = narrow(ts_responder, local);
     if local_ts.is_empty() || remote_ts.is_empty() {
         return Err(Refusal::new(
             notify::TS_UNACCEPTABLE,
-            "the peer's traffic selectors have nothing in common with the connection's",
+            format!(
+                "the peer's traffic selectors have nothing in common with the connection's; it asks for {} === {}",
+                selector::list(ts_initiator),
+                selector::list(ts_responder)
+            ),
         ));
     }
     let cpi = match (ipcomp, peer_cpi(payloads)) {

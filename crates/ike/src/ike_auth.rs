@@ -17,7 +17,7 @@ use crate::ike_sa_init::InitKey;
 use crate::keymat::{AuthKeys, SkD};
 use crate::mobike;
 use crate::nat::Nat;
-use crate::negotiation::SelectedIke;
+use crate::negotiation::{self, SelectedIke};
 use crate::notify;
 use crate::payloads::Payloads;
 use crate::per_resource;
@@ -270,7 +270,7 @@ impl AuthSent {
         let (Some(raw_id), true) = (&payloads.id_responder, payloads.auth.is_some()) else {
             // No IKE SA came up: the notify stands alone.
             let reason = match payloads.error() {
-                Some(error) => CloseReason::PeerRefused(refusal_text(error.notify_type)),
+                Some(error) => CloseReason::PeerRefused(refusal_text(error.notify_type, &self.offer)),
                 None => CloseReason::PeerMisbehaved("IKE_AUTH response without IDr or AUTH".to_owned()),
             };
             return endpoint.fail(common, Some(&self.connection), None, reason);
@@ -317,7 +317,7 @@ impl AuthSent {
             Spare::delete(endpoint, now, common, window)
         };
         if let Some(error) = payloads.error().filter(|_| payloads.sa.is_none()) {
-            let reason = CloseReason::PeerRefused(refusal_text(error.notify_type));
+            let reason = CloseReason::PeerRefused(refusal_text(error.notify_type, &offer));
             return refuse(endpoint, common, agreed.window, reason);
         }
         let lease = read_lease(payloads);
@@ -369,12 +369,18 @@ fn forbidden_nat(connection: &Connection, nat: &Nat) -> Option<&'static str> {
     found.then_some("a NAT stands between us and the peer, and `ike.nat = \"forbid\"` allows none")
 }
 
-fn refusal_text(notify_type: u16) -> String {
+fn refusal_text(notify_type: u16, offer: &Offer) -> String {
     let hint = match notify_type {
         notify::AUTHENTICATION_FAILED => {
             ": it does not accept our identity, certificate or pre-shared key; its log tells why"
         }
-        notify::NO_PROPOSAL_CHOSEN => ": it accepts none of the ESP proposals of this connection",
+        notify::NO_PROPOSAL_CHOSEN => {
+            return format!(
+                "{}: it accepts none of the ESP proposals of this connection; we offered {}",
+                notify::display(notify_type),
+                negotiation::describe(&offer.proposals)
+            );
+        }
         notify::TS_UNACCEPTABLE => ": it does not accept the traffic selectors of this connection",
         notify::INTERNAL_ADDRESS_FAILURE => ": it has no address to give",
         notify::UNEXPECTED_NAT_DETECTED => {

@@ -223,15 +223,11 @@ impl InitSent {
             return self.on_invalid_ke(endpoint, now, common, &data);
         }
         if let Some(error) = payloads.error() {
-            let text = format!(
-                "{} in IKE_SA_INIT{}",
-                notify::display(error.notify_type),
-                if error.notify_type == notify::NO_PROPOSAL_CHOSEN {
-                    ": it accepts none of the IKE proposals of this connection"
-                } else {
-                    ""
-                }
-            );
+            let mut text = format!("{} in IKE_SA_INIT", notify::display(error.notify_type));
+            if error.notify_type == notify::NO_PROPOSAL_CHOSEN {
+                text += ": it accepts none of the IKE proposals of this connection; we offered ";
+                text += &negotiation::describe(&self.offered);
+            }
             let reason = CloseReason::PeerRefused(text);
             return endpoint.fail(common, Some(&self.connection), None, reason);
         }

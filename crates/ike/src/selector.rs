@@ -203,6 +203,18 @@ impl TrafficSelector {
 /// Selectors on one side of a Child SA at most.
 const MAX_NARROWED: usize = 64;
 
+/// What a peer means by its own side's selectors: `::` alone stands for `::/0`, and `0.0.0.0` for `0.0.0.0/0`. So says
+/// OpenIKED (`from dynamic`), before it has its address, where RFC 7296 section 2.19 has the whole range, and in its answer to a
+/// rekey.
+pub(crate) fn meant(selectors: &[TrafficSelector]) -> Vec<TrafficSelector> {
+    let any = |addresses| match addresses {
+        AddressRange::V6(Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED) => TrafficSelector::ANY_V6.addresses,
+        AddressRange::V4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED) => TrafficSelector::ANY_V4.addresses,
+        other => other,
+    };
+    selectors.iter().map(|ts| TrafficSelector { addresses: any(ts.addresses), ..*ts }).collect()
+}
+
 /// Narrows an offer to what the policy allows (RFC 7296 section 2.9), in the order of the offer, so that what the
 /// initiator put first (the packet that started it all) stands first. At most 64 selectors: more than any peer needs.
 /// Empty: TS_UNACCEPTABLE.
@@ -227,6 +239,16 @@ pub fn narrow(offer: &[TrafficSelector], policy: &[TrafficSelector]) -> Vec<Traf
         }
     }
     narrowed
+}
+
+/// Selectors as a log has them; the first few of many.
+pub(crate) fn list(selectors: &[TrafficSelector]) -> String {
+    const SHOWN: usize = 4;
+    let mut shown: Vec<_> = selectors.iter().take(SHOWN).map(ToString::to_string).collect();
+    if selectors.len() > SHOWN {
+        shown.push(format!("{} more", selectors.len() - SHOWN));
+    }
+    shown.join(", ")
 }
 
 impl fmt::Display for AddressRange {
@@ -419,6 +441,21 @@ mod tests {
             let error = text.parse::<TrafficSelector>().unwrap_err().to_string();
             assert!(error.contains(problem), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_unspecified_address_stands_for_any() {
+        for (text, means) in [
+            ("::", "::/0"),
+            ("::[tcp/443]", "::/0[tcp/443]"),
+            ("0.0.0.0", "0.0.0.0/0"),
+            ("2a00::101", "2a00::101"),
+            ("::-::1", "::-::1"),
+        ] {
+            assert_eq!(meant(&[ts(text)]), [ts(means)], "{text}");
+        }
+        assert_eq!(list(&[ts("::/0"), ts("2a00::1")]), "::/0, 2a00::1/128");
+        assert_eq!(list(&[ts("::1"); 6]), "::1/128, ::1/128, ::1/128, ::1/128, 2 more");
     }
 
     #[test]

@@ -146,6 +146,8 @@ pub struct SaCounters {
     pub packets: AtomicU64,
     /// Octets of inner packets.
     pub bytes: AtomicU64,
+    /// Those of the packets that were compressed (IPComp).
+    pub compressed: AtomicU64,
     /// Drops.
     pub drops: Drops,
 }
@@ -156,6 +158,12 @@ impl SaCounters {
     pub fn add(&self, packets: u64, bytes: u64) {
         add(&self.packets, packets);
         add(&self.bytes, bytes);
+    }
+
+    /// Counts compressed packets that went through, on top of [`Self::add`].
+    #[inline]
+    pub fn add_compressed(&self, packets: u64) {
+        add(&self.compressed, packets);
     }
 
     /// Packets and octets so far.

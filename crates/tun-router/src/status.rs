@@ -8,6 +8,7 @@ use ferry6_ike::event::IkeSaId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// The router as a whole.
@@ -90,6 +91,10 @@ pub struct ChildSa {
     pub ipcomp_in: Option<u16>,
     /// The peer's.
     pub ipcomp_out: Option<u16>,
+    /// Of the packets in, those that came compressed.
+    pub compressed_in: u64,
+    /// Of the packets out, those that were compressed: what does not shrink is not.
+    pub compressed_out: u64,
     /// Our selectors as text.
     pub local_ts: Vec<String>,
     /// Theirs.
@@ -202,6 +207,8 @@ fn child_sa(child: &Child, pair: &Pair, told: Option<&ChildSaStatus>, now: Insta
         esn: pair.esn,
         ipcomp_in: pair.ipcomp.0,
         ipcomp_out: pair.ipcomp.1,
+        compressed_in: pair.counters_in.compressed.load(Relaxed),
+        compressed_out: pair.counters_out.compressed.load(Relaxed),
         local_ts: child.local_ts.iter().map(selector_name).collect(),
         remote_ts: child.remote_ts.iter().map(selector_name).collect(),
         resource: told.and_then(|told| told.resource),

@@ -2,6 +2,7 @@
 
 mod auth;
 mod configuration;
+mod iked;
 mod kernel;
 mod keylog;
 mod life;
@@ -18,7 +19,7 @@ pub mod tunnel;
 
 pub use rekey::spis;
 
-use crate::{guest, iked, strongswan};
+use crate::{guest, strongswan};
 use anyhow::{Context, Result};
 use ferry6::lab::Host;
 use ferry6::lab::article::{self, Article};
@@ -106,7 +107,7 @@ impl Case {
         match self.peer {
             Peer::StrongSwan => strongswan::missing(),
             Peer::KernelStrongSwan => strongswan::missing().or_else(guest::missing),
-            Peer::OpenIked => iked::missing().or_else(guest::missing),
+            Peer::OpenIked => crate::iked::missing().or_else(guest::missing),
             Peer::Ferry6 | Peer::None => None,
         }
     }
@@ -128,6 +129,7 @@ pub fn all() -> Vec<Case> {
         revocation::cases(),
         system::cases(),
         configuration::cases(),
+        iked::cases(),
         kernel::cases(),
     ]
     .into_iter()

@@ -1,6 +1,6 @@
 //! Rekeying under traffic: no ping may be lost.
 
-use super::tunnel::{Extra, FERRY6, FERRY6_RUST, Program, Spec, Tunnel, broker6, eventually, server6};
+use super::tunnel::{Extra, FERRY6, FERRY6_RUST, Program, Side, Spec, Tunnel, broker6, eventually, server6};
 use super::{Case, Env, Peer, Role, life};
 use crate::traffic::{self, Pinger};
 use anyhow::{Context, Result, ensure};
@@ -71,7 +71,11 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// The SPIs of all SAs that ferry6 has.
 pub fn spis(tunnel: &Tunnel) -> Result<BTreeSet<String>> {
-    let (ferry, _) = tunnel.ferry_and_other();
+    spis_of(tunnel.ferry_and_other().0)
+}
+
+/// The same of this side.
+pub(super) fn spis_of(ferry: &Side) -> Result<BTreeSet<String>> {
     let status = ferry.ferry()?.status()?;
     let mut set = BTreeSet::new();
     for sa in life::ike_sas(&status) {
@@ -88,7 +92,7 @@ fn count(set: &BTreeSet<String>, kind: &str) -> usize {
 }
 
 /// One SA of this kind is left, and it is none of those before.
-fn replaced(before: &BTreeSet<String>, after: &BTreeSet<String>, kind: &str) -> bool {
+pub(super) fn replaced(before: &BTreeSet<String>, after: &BTreeSet<String>, kind: &str) -> bool {
     let mut left = after.iter().filter(|s| s.starts_with(kind));
     left.next().is_some_and(|sa| !before.contains(sa)) && left.next().is_none()
 }

@@ -2,6 +2,7 @@
 
 use super::Env;
 use crate::ferry::{Ferry, Mode};
+use crate::guest::{self, Guest, How};
 use crate::pki::{Ca, Entity, Flaw, KeyType};
 use crate::strongswan::{self, StrongSwan};
 use crate::traffic;
@@ -28,6 +29,8 @@ pub enum Program {
     /// ferry6 with this crypto provider.
     Ferry6(&'static str),
     StrongSwan,
+    /// strongSwan in a guest, with the ESP and IPComp of the kernel there, and what it installs there rewritten so.
+    KernelSwan(Option<How>),
 }
 
 /// ferry6 with its default provider.
@@ -345,6 +348,13 @@ impl Spec {
         host.forward()?;
         Ok(match self.broker {
             Program::StrongSwan => Side::Swan(StrongSwan::start(host, &dir, &self.swan(Mode::Broker))?),
+            Program::KernelSwan(how) => {
+                let guest = Guest::boot(host, &dir, guest::BROKER)?;
+                if let Some(how) = how {
+                    guest.rewrite(how, article::HOME_PUBLIC.parse()?, article::POOL)?;
+                }
+                Side::Swan(StrongSwan::start_in(&guest, &dir, &self.swan(Mode::Broker))?)
+            }
             Program::Ferry6(crypto) => {
                 let toml = self.toml(Mode::Broker, &dir, crypto)?;
                 let arguments = self.arguments(&dir);
@@ -359,6 +369,13 @@ impl Spec {
         let host = &env.net.home;
         Ok(match self.client {
             Program::StrongSwan => Side::Swan(StrongSwan::start(host, &dir, &self.swan(Mode::Client))?),
+            Program::KernelSwan(how) => {
+                let guest = Guest::boot(host, &dir, guest::HOME)?;
+                if let Some(how) = how {
+                    guest.rewrite(how, article::BROKER_PUBLIC.parse()?, "default")?;
+                }
+                Side::Swan(StrongSwan::start_in(&guest, &dir, &self.swan(Mode::Client))?)
+            }
             Program::Ferry6(crypto) => {
                 let toml = self.toml(Mode::Client, &dir, crypto)?;
                 let arguments = self.arguments(&dir);
@@ -417,7 +434,12 @@ impl Tunnel {
             let lines: Vec<_> = log.lines().collect();
             lines[lines.len().saturating_sub(25)..].join("\n")
         };
-        format!("--- client\n{}\n--- broker\n{}\n---", tail(self.client.log()), tail(self.broker.log()))
+        let (client, broker) = (tail(self.client.log()), tail(self.broker.log()));
+        let guests = [&self.client, &self.broker].map(|side| match side {
+            Side::Swan(swan) => swan.guest().map(Guest::kernel_state).unwrap_or_default(),
+            Side::Ferry(_) => String::new(),
+        });
+        format!("--- client\n{client}\n--- broker\n{broker}\n---\n{}", guests.concat())
     }
 
     /// Pings in both directions and 4 MB of TCP each way, without loss or fault.

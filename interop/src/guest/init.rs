@@ -25,7 +25,6 @@ pub fn run(dir: &Path) -> Result<()> {
     let raw = Command::new("stty").args(["-F", LINE, "raw", "-echo"]).status()?;
     ensure!(raw.success(), "stty cannot set {LINE} raw: {raw}");
     let mut line = File::options().read(true).write(true).open(LINE)?;
-    shell_for_people();
     let requests = BufReader::new(line.try_clone()?);
     answer(&mut line, &json!({ "ready": true }))?;
     for request in requests.lines() {
@@ -35,21 +34,6 @@ pub fn run(dir: &Path) -> Result<()> {
         answer(&mut line, &response)?;
     }
     bail!("the serial line has ended")
-}
-
-/// A shell on the second serial line: a pseudo-terminal of the machine, which `console.log` names.
-fn shell_for_people() {
-    std::thread::spawn(|| {
-        loop {
-            let shell = "exec setsid sh -c 'exec sh -i <>/dev/ttyS1 >&0 2>&0'";
-            let mut command = Command::new("/bin/sh");
-            command.args(["-c", shell]).env("PATH", PATH).env("PS1", "guest# ");
-            if command.status().is_err() {
-                return;
-            }
-            std::thread::sleep(Duration::from_secs(1));
-        }
-    });
 }
 
 fn answer(line: &mut File, response: &Value) -> Result<()> {
@@ -92,7 +76,7 @@ fn serve(request: &Value) -> Result<Value> {
     match text("do")? {
         "sh" => shell(text("command")?),
         "rewrite" => {
-            rewrite::start(text("how")?.parse()?, text("peer")?.parse()?)?;
+            rewrite::start(text("how")?.parse()?, text("peer")?.parse()?, text("route")?.to_owned())?;
             Ok(json!({}))
         }
         "ping" => {

@@ -16,14 +16,14 @@ use ferry6::lab::Host;
 pub use rewrite::How;
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The kernel.
 const KERNEL: &str = "/usr/bin/linux.uml";
@@ -36,6 +36,8 @@ const MODULES_NEEDED: &str =
 pub const INIT: &str = "--guest-init";
 /// The interface inside.
 pub const INTERFACE: &str = "vec0";
+/// The socket beside the guest's files that takes commands.
+const SOCKET: &str = "guest";
 /// For the boot (some seconds) and for each request.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -46,6 +48,17 @@ pub fn missing() -> Option<String> {
     (!absent.is_empty()).then(|| {
         format!("no guest kernel ({} missing; Debian: user-mode-linux kmod iproute2)", absent.join(", "))
     })
+}
+
+/// Runs a command in a guest that a held case has, from outside; `dir` is the folder with its `console.log`.
+pub fn shell(dir: &Path, command: &str) -> Result<String> {
+    let socket = dir.join(SOCKET);
+    let mut stream = UnixStream::connect(&socket)
+        .with_context(|| format!("no guest answers at {}: is its case held?", socket.display()))?;
+    writeln!(stream, "{}", command.replace('\n', ";"))?;
+    let mut output = String::new();
+    stream.read_to_string(&mut output)?;
+    Ok(output)
 }
 
 /// What the guest has in the network.
@@ -73,16 +86,16 @@ pub const HOME: Addresses =
 
 /// A running guest.
 pub struct Guest {
-    process: Child,
     line: Mutex<BufReader<UnixStream>>,
     console: PathBuf,
-    /// The folder that both sides see under the same name.
-    pub dir: PathBuf,
 }
 
 impl Guest {
     /// Boots a guest in the place of `host`, whose `eth0` becomes its own.
-    pub fn boot(host: &Host, dir: &Path, addresses: Addresses) -> Result<Self> {
+    ///
+    /// It ends with the process of the case. Until then each connection to the socket `guest` in `dir` may have a command run in it
+    /// ([`shell`]).
+    pub fn boot(host: &Host, dir: &Path, addresses: Addresses) -> Result<Arc<Self>> {
         if let Some(why) = missing() {
             bail!(why);
         }
@@ -97,6 +110,7 @@ impl Guest {
         }
         host.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
 
+        let begin = Instant::now();
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(PATIENCE))?;
         let console = dir.join("console.log");
@@ -104,10 +118,9 @@ impl Guest {
         // Its memory is an unlinked file, which must be executable: many machines forbid that in /tmp.
         let memory = dir.join("memory");
         fs::create_dir_all(&memory)?;
-        let process = host
-            .command(KERNEL)
+        host.command(KERNEL)
             .args(["mem=192M", "rootfstype=hostfs", "rootflags=/", "ro", "noreboot", "panic=1"])
-            .args(["con=null", "con0=null,fd:1", "ssl=null", "ssl0=fd:0", "ssl1=pts"])
+            .args(["con=null", "con0=null,fd:1", "ssl=null", "ssl0=fd:0"])
             .arg(format!("uml_dir={}/", memory.display()))
             .arg("vec0:transport=tap,ifname=tap0,depth=128")
             .arg(format!("init={}", std::env::current_exe()?.display()))
@@ -119,14 +132,32 @@ impl Guest {
             .stderr(log)
             .spawn()
             .context("cannot start the guest kernel")?;
-        let this = Self { process, line: Mutex::new(BufReader::new(ours)), console, dir: dir.into() };
+        let this = Arc::new(Self { line: Mutex::new(BufReader::new(ours)), console });
         let ready = {
             let mut line = this.line.lock().unwrap_or_else(PoisonError::into_inner);
             this.receive(&mut line).context("the guest does not boot")?
         };
         ensure!(ready["ready"] == true, "the guest boots with {ready}");
+        let booted = begin.elapsed();
         this.configure(addresses).context("the guest's network")?;
+        println!("the guest booted in {booted:.1?}, and was configured after {:.1?}", begin.elapsed());
+        let listener = UnixListener::bind(dir.join(SOCKET)).context("the guest's socket")?;
+        let guest = Arc::clone(&this);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // Whoever asks sees what went wrong; a broken connection is none of ours.
+                let _ = guest.serve(stream);
+            }
+        });
         Ok(this)
+    }
+
+    /// Runs the command that comes over this connection, and sends back what it says.
+    fn serve(&self, mut stream: UnixStream) -> Result<()> {
+        let mut command = String::new();
+        BufReader::new(&stream).read_line(&mut command)?;
+        let output = self.sh(command.trim()).unwrap_or_else(|error| format!("{error:#}\n"));
+        Ok(stream.write_all(output.as_bytes())?)
     }
 
     fn configure(&self, addresses: Addresses) -> Result<()> {
@@ -178,7 +209,9 @@ impl Guest {
 
     /// SAs, policies and drops of its kernel, without keys.
     pub fn kernel_state(&self) -> String {
-        let show = "ip -s xfrm state | grep -vE 'enc |auth|aead '; ip xfrm policy; grep -v '\\b0$' /proc/net/xfrm_stat; true";
+        let show = "ip xfrm state | grep -vE 'enc |auth|aead |sel |anti-replay|^\\s+[0-9a-f]{8} '; \
+                    ip xfrm policy | grep -vE '^src (::|0.0.0.0)/0 dst (::|0.0.0.0)/0 |^\\s*socket'; \
+                    ip -s link show sit1; grep -v '\\b0$' /proc/net/xfrm_stat; true";
         format!("--- the guest's kernel\n{}\n---", self.sh(show).unwrap_or_else(|e| format!("{e:#}")))
     }
 
@@ -199,9 +232,11 @@ impl Guest {
         said.trim().parse().with_context(|| format!("a process number: {said:?}"))
     }
 
-    /// Rewrites, from now on, what the daemon installs in the guest's kernel.
-    pub fn rewrite(&self, how: How, peer: Ipv4Addr) -> Result<()> {
-        self.ask(&json!({ "do": "rewrite", "how": how.word(), "peer": peer.to_string() })).map(drop)
+    /// Rewrites, from now on, what the daemon installs in the guest's kernel for a tunnel with this peer. A sit device gets
+    /// this IPv6 route.
+    pub fn rewrite(&self, how: How, peer: Ipv4Addr, route: &str) -> Result<()> {
+        let peer = peer.to_string();
+        self.ask(&json!({ "do": "rewrite", "how": how.word(), "peer": peer, "route": route })).map(drop)
     }
 
     /// Pings from the guest.

@@ -5,7 +5,7 @@
 //! - [`How::Sit`]: Linux has no tunnel-mode IPComp for IPv6 in IPv4. The same SAs are put in their place in transport mode, below
 //!   a `sit` device, which does the encapsulation: on the wire all octets are the same.
 //!
-//! Keys, SPIs, CPIs, reqids, lifetimes and the replay windows are those that the daemon negotiated.
+//! Keys, SPIs, CPIs, reqids, lifetimes and ESP's replay windows are those of the daemon.
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{NetlinkAddr, bind};
@@ -79,6 +79,7 @@ const SA_PROTO: usize = SA_ID + 20;
 const SA_REQID: usize = 208;
 const SA_FAMILY: usize = 212;
 const SA_MODE: usize = 214;
+const SA_REPLAY_WINDOW: usize = 215;
 const SA_FLAGS: usize = 216;
 const SA_INFO: usize = 224;
 /// `struct xfrm_userpolicy_info`: selector, lifetimes, counters, priority, index, direction.
@@ -86,11 +87,11 @@ const POLICY_INDEX: usize = SELECTOR + 64 + 32 + 4;
 const POLICY_DIR: usize = POLICY_INDEX + 4;
 const POLICY_INFO: usize = 168;
 
-/// Starts to rewrite, in a thread, for a tunnel with this peer.
-pub fn start(how: How, peer: Ipv4Addr) -> Result<()> {
+/// Starts to rewrite, in a thread, for a tunnel with this peer and, by [`How::Sit`], this route into it.
+pub fn start(how: How, peer: Ipv4Addr, route: String) -> Result<()> {
     let events = netlink(GROUPS)?;
     let requests = netlink(0)?;
-    let mut rewriter = Rewriter { how, peer, requests, sequence: 0, below_sit: false };
+    let mut rewriter = Rewriter { how, peer, route, requests, sequence: 0, below_sit: false };
     std::thread::spawn(move || {
         if let Err(error) = rewriter.run(events) {
             eprintln!("rewriting in the kernel has ended: {error:#}");
@@ -109,6 +110,7 @@ fn netlink(groups: u32) -> Result<Socket> {
 struct Rewriter {
     how: How,
     peer: Ipv4Addr,
+    route: String,
     requests: Socket,
     sequence: u32,
     /// The sit device and its policies are there.
@@ -163,6 +165,9 @@ impl Rewriter {
         }
         if esp {
             skip_sequence_numbers(&mut new[SA_INFO..]);
+        } else {
+            // iked asks for a window; but IPComp has no sequence numbers, so that the kernel takes each packet for a replay.
+            new[SA_REPLAY_WINDOW] = 0;
         }
         // `struct xfrm_usersa_id`: destination, SPI, family, protocol.
         let mut id = body[SA_ID..SA_SPI + 4].to_vec();
@@ -188,7 +193,7 @@ impl Rewriter {
 
     /// The device that encapsulates, and policies that compress and encrypt what it sends.
     fn put_sit(&self, reqid: &[u8]) -> Result<()> {
-        let (peer, reqid) = (self.peer, u32::from_ne_bytes(reqid.try_into()?));
+        let (peer, route, reqid) = (self.peer, &self.route, u32::from_ne_bytes(reqid.try_into()?));
         let own =
             format!("$(ip -4 -o addr show dev {} | sed 's/.*inet \\([0-9.]*\\).*/\\1/')", super::INTERFACE);
         // IPComp is optional inbound: what does not shrink comes without.
@@ -201,7 +206,8 @@ impl Rewriter {
         };
         let script = format!(
             "set -e; own={own}\nip tunnel add sit1 mode sit local $own remote {peer} ttl 64\n\
-             ip link set sit1 mtu 1400 up\n{}{}",
+             ip link set sit1 mtu 1400 up\n\
+             ip -6 route replace {route} dev sit1\n{}{}",
             policy("out", "$own", &peer.to_string()),
             policy("in", &peer.to_string(), "$own"),
         );

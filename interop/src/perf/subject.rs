@@ -178,7 +178,7 @@ impl Standing {
         match &self.ends {
             Ends::None => Vec::new(),
             Ends::Ferry { client, broker } => [client.pid(), broker.pid()].into_iter().flatten().collect(),
-            Ends::Swan { client, broker } => vec![client.pid(), broker.pid()],
+            Ends::Swan { client, broker } => [client.pid(), broker.pid()].into_iter().flatten().collect(),
             Ends::Plain { client, broker } => vec![client.id(), broker.id()],
         }
     }

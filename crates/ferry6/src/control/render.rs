@@ -183,13 +183,18 @@ fn sad(out: &mut String, sas: &[IkeSa]) {
 }
 
 fn esp(out: &mut String, sa: &IkeSa, child: &ChildSa, inbound: bool) {
-    let (from, to, spi, cpi, packets, bytes) = if inbound {
-        (&sa.remote, &sa.local, &child.spi_in, child.ipcomp_in, child.packets_in, child.bytes_in)
+    let (from, to, spi, packets, bytes) = if inbound {
+        (&sa.remote, &sa.local, &child.spi_in, child.packets_in, child.bytes_in)
     } else {
-        (&sa.local, &sa.remote, &child.spi_out, child.ipcomp_out, child.packets_out, child.bytes_out)
+        (&sa.local, &sa.remote, &child.spi_out, child.packets_out, child.bytes_out)
+    };
+    let (cpi, compressed) = if inbound {
+        (child.ipcomp_in, child.compressed_in)
+    } else {
+        (child.ipcomp_out, child.compressed_out)
     };
     let esn = if child.esn { " esn" } else { "" };
-    let ipcomp = cpi.map_or(String::new(), |c| format!(" ipcomp 0x{c:04x}"));
+    let ipcomp = cpi.map_or(String::new(), |c| format!(" ipcomp 0x{c:04x} compressed {compressed}"));
     let resource = child.resource.map_or(String::new(), |n| format!(" resource {n}"));
     let human = if bytes < 1000 { String::new() } else { format!(" ({})", show_octets(bytes)) };
     let rekey = child.next_rekey.map_or(String::new(), |s| format!(" rekey {}", seconds(s)));

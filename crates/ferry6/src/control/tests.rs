@@ -152,6 +152,8 @@ fn example() -> Status {
         esn: true,
         ipcomp_in: Some(0x1a2b),
         ipcomp_out: None,
+        compressed_in: 2,
+        compressed_out: 0,
         local_ts: vec!["::/0".into()],
         remote_ts: vec!["2a00::101/128".into()],
         resource: None,
@@ -240,7 +242,7 @@ flow esp out from ::/0          to 2a00::101/128 peer 1.2.3.4:61034 srcid tunnel
 
 SAD:
 ike 7 clients responder established from 192.168.100.2:4500 to 1.2.3.4:61034 spi 5a85a7c585bea857:1d39d1a8f297358f AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE25519 nat both age 1m1s rekey 3h36m (strongSwan)
-  esp tunnel from 1.2.3.4:61034 to 192.168.100.2:4500 spi 0xc5a3b7e1 AES_GCM_16_256 esn ipcomp 0x1a2b packets 3 bytes 312 age 1m1s rekey 59m
+  esp tunnel from 1.2.3.4:61034 to 192.168.100.2:4500 spi 0xc5a3b7e1 AES_GCM_16_256 esn ipcomp 0x1a2b compressed 2 packets 3 bytes 312 age 1m1s rekey 59m
   esp tunnel from 192.168.100.2:4500 to 1.2.3.4:61034 spi 0x0190d112 AES_GCM_16_256 esn packets 5 bytes 1500000 (1.5 MB) age 1m1s rekey 59m
   dropped replay 2
 

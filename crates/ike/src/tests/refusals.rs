@@ -170,6 +170,7 @@ fn no_common_ike_proposal() {
         change(&mut client);
         let (told, why) = refused(client, broker);
         assert!(told.starts_with("NO_PROPOSAL_CHOSEN in IKE_SA_INIT"), "{told}");
+        assert!(told.contains("we offered ENCR_"), "{told}");
         assert!(why.contains("NO_PROPOSAL_CHOSEN") && why.contains("it offers"), "{why}");
     }
 }
@@ -202,6 +203,8 @@ fn no_common_esp_proposal() {
         }];
     });
     child_refused(&mut pair, "NO_PROPOSAL_CHOSEN", "no ESP proposal");
+    let CloseReason::PeerRefused(told) = reason(&pair.client) else { panic!() };
+    assert!(told.contains("we offered ENCR_CHACHA20_POLY1305"), "{told}");
 }
 
 #[test]
@@ -209,7 +212,7 @@ fn selectors_with_nothing_in_common() {
     let mut pair = pair(|client, _| {
         client.remote_ts = vec![TrafficSelector::prefix("10.0.0.0".parse().unwrap(), 8).unwrap()];
     });
-    child_refused(&mut pair, "TS_UNACCEPTABLE", "traffic selectors");
+    child_refused(&mut pair, "TS_UNACCEPTABLE", "it asks for ::/0 === 10.0.0.0/8");
 }
 
 #[test]

@@ -243,6 +243,7 @@ impl Inbound {
         }
         new.counters.add(1, parsed.len as u64);
         if place == Place::Inflated {
+            new.counters.add_compressed(1);
             self.inflated_used = at + inner_len;
         }
         let (queue, soft) = (new.queue, !installed.soft_told && soft_limit(new));

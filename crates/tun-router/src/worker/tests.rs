@@ -15,6 +15,7 @@ use ferry6_ike::TrafficSelector;
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, 0x101);
@@ -328,6 +329,10 @@ fn ipcomp_in_both_forms() {
     let sizes: Vec<_> = left.world.wire.iter().map(|(datagram, _, _)| datagram.len()).collect();
     assert!(sizes[0] < packets[0].len() / 2 && sizes[1] > packets[1].len(), "{sizes:?}");
     assert_eq!(carry(&mut left, &mut right), packets);
+    // Two of the three were worth it.
+    let compressed = |counters: &SaCounters| counters.compressed.load(Relaxed);
+    assert_eq!([&left.counters_out, &right.counters_in].map(|c| compressed(c)), [2, 2]);
+    assert_eq!([&left.counters_in, &right.counters_out].map(|c| compressed(c)), [0, 0]);
     // A whole super-packet of them comes out as one again.
     let (header, packet) = super_packet(1, &text.repeat(50), 1300);
     left.tun(&header, &packet);
