@@ -281,7 +281,7 @@ fn other_files_are_out_of_reach() {
     let free = free.display().to_string();
     let own = world.path("ca.crt").display().to_string();
     for fault in [
-        "main:open=/etc/passwd",
+        "main:open=/usr/bin/env",
         &format!("main:open={free}"),
         &format!("main:write={free}"),
         &format!("main:write={own}"),

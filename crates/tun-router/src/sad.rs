@@ -297,15 +297,17 @@ mod tests {
     #[test]
     fn spis_are_steered_and_unique() {
         for workers in [1, 2, 3, 7, 256] {
-            let (mut spis, _) = generator(workers);
+            let (mut spis, in_use) = generator(workers);
             let mut seen = HashSet::new();
             for i in 0..1000 {
                 let spi = spis.generate();
                 assert_eq!(owner(spi, workers), i % workers);
                 assert!(seen.insert(spi));
+                in_use.add(spi);
                 let heir = spis.generate_in_place_of(spi);
                 assert_eq!(owner(heir, workers), i % workers);
                 assert!(seen.insert(heir));
+                in_use.add(heir);
             }
         }
     }

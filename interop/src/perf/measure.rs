@@ -79,8 +79,6 @@ pub struct Transfer {
     pub gbits: f64,
     /// Octets received.
     pub octets: f64,
-    /// Segments that TCP sent again.
-    pub retransmits: u64,
 }
 
 /// The server of iperf3, for one transfer or many.
@@ -144,7 +142,6 @@ fn transfer(json: &str) -> Result<Transfer> {
     Ok(Transfer {
         gbits: number("/end/sum_received/bits_per_second")? / 1e9,
         octets: number("/end/sum_received/bytes")?,
-        retransmits: number("/end/sum_sent/retransmits").unwrap_or(0.0) as u64,
     })
 }
 
@@ -372,7 +369,7 @@ mod tests {
         let text = r#"{"end": {"sum_sent": {"retransmits": 3},
             "sum_received": {"bits_per_second": 2.5e9, "bytes": 312500000}}}"#;
         let transfer = transfer(text).unwrap();
-        assert_eq!((transfer.gbits, transfer.octets, transfer.retransmits), (2.5, 312_500_000.0, 3));
+        assert_eq!((transfer.gbits, transfer.octets), (2.5, 312_500_000.0));
         assert!(
             super::transfer(r#"{"error": "no route"}"#).is_err_and(|e| e.to_string().contains("no route"))
         );

@@ -288,12 +288,12 @@ impl Udp {
         })
     }
 
-    fn from_broker(&self) -> bool {
+    fn comes_from_broker(&self) -> bool {
         [500, 4500].contains(&self.source.1)
     }
 
     fn kind(&self, packet: &[u8]) -> usize {
-        let broker = if self.from_broker() { self.source.1 } else { self.destination.1 };
+        let broker = if self.comes_from_broker() { self.source.1 } else { self.destination.1 };
         match (broker, packet.get(self.at + 8..self.at + 12)) {
             (500, _) | (4500, Some([0, 0, 0, 0])) => IKE,
             (4500, Some(_)) if packet.len() >= PROBE_FROM => PROBE,
@@ -322,7 +322,7 @@ impl Nat {
 
     /// False: there is no mapping for it.
     fn translate(&mut self, udp: &Udp, packet: &mut [u8], random: &mut Random, now: Instant) -> bool {
-        if udp.from_broker() {
+        if udp.comes_from_broker() {
             let (address, outer) = udp.destination;
             let Some(&(inner, end)) = self.inside.get(&(address, outer)) else { return false };
             if end.is_some_and(|end| end < now) {

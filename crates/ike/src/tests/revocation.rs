@@ -26,11 +26,13 @@ fn pair(asker: Side, checks: usize) -> Pair {
 }
 
 fn asked(host: &Host) -> Vec<&RevocationCheck> {
-    let check = |event| match event {
-        &Event::CheckRevocation(ref check) => Some(check.as_ref()),
-        _ => None,
-    };
-    host.events.iter().filter_map(check).collect()
+    host.events
+        .iter()
+        .filter_map(|event| match event {
+            Event::CheckRevocation(check) => Some(check.as_ref()),
+            _ => None,
+        })
+        .collect()
 }
 
 fn the_one(host: &Host) -> (IkeSaId, CertError) {
