@@ -1,6 +1,6 @@
 //! Several Child SAs for one tunnel (RFC 9611): with ferry6 at both ends, and not without.
 
-use super::tunnel::{Extra, FERRY6, FERRY6_RUST, Program, Spec, Tunnel, eventually, server6};
+use super::tunnel::{Extra, FERRY6, Program, Spec, Tunnel, eventually, server6};
 use super::{Case, Env, Peer, Role, life};
 use crate::ferry::Ferry;
 use crate::traffic::{self, Pinger};
@@ -70,7 +70,7 @@ fn both(tunnel: &Tunnel) -> Result<[&Ferry; 2]> {
 }
 
 fn several(env: &mut Env) -> Result<()> {
-    let mut spec = Spec::certified(env, FERRY6, FERRY6_RUST)?;
+    let mut spec = Spec::certified(env, FERRY6, FERRY6)?;
     (spec.ferry_client, spec.ferry_broker) = (workers("4"), workers("4"));
     let tunnel = spec.up(env)?;
     let ferries = both(&tunnel)?;
@@ -92,7 +92,7 @@ fn several(env: &mut Env) -> Result<()> {
     let pinger = Pinger::start(&env.net.home, server6()?, Duration::from_millis(5))?;
     std::thread::scope(|s| -> Result<()> {
         let (home, server) = (&env.net.home, &env.net.server);
-        let transfer = s.spawn(|| traffic::tcp_streams(home, server, server6()?, 16 << 20, 12));
+        let transfer = s.spawn(|| traffic::tcp_streams(home, server, server6()?, 8 << 20, 12));
         let mut rekeys = 0;
         while !transfer.is_finished() {
             std::thread::sleep(Duration::from_millis(300));
