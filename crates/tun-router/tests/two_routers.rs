@@ -400,17 +400,21 @@ async fn each_worker_has_an_sa_of_its_own() {
     assert!(rekeys > 1, "{rekeys} rekeys");
     assert!(children(&client).await.iter().all(|child| !first.contains(&child.spi_in)), "all were rekeyed");
     for (end, tun) in [(&client, &up), (&broker, &down)] {
-        let arrived = tun.arrived.lock().unwrap();
-        assert_eq!(arrived.len(), usize::from(FLOWS));
-        let mut used = HashSet::new();
-        for (flow, got) in arrived.iter() {
-            assert!(got.iter().map(|(_, number)| *number).eq(0..EACH), "flow {flow}: {got:?}");
-            let queue = got[1].0;
-            assert!(got[1..].iter().all(|(at, _)| *at == queue), "flow {flow} did not stay on one worker");
-            used.insert(queue);
+        {
+            let arrived = tun.arrived.lock().unwrap();
+            assert_eq!(arrived.len(), usize::from(FLOWS));
+            let mut used = HashSet::new();
+            for (flow, got) in arrived.iter() {
+                assert!(got.iter().map(|(_, number)| *number).eq(0..EACH), "flow {flow}: {got:?}");
+                let queue = got[1].0;
+                assert!(
+                    got[1..].iter().all(|(at, _)| *at == queue),
+                    "flow {flow} did not stay on one worker"
+                );
+                used.insert(queue);
+            }
+            assert_eq!(used.len(), WORKERS, "flows on all workers");
         }
-        assert_eq!(used.len(), WORKERS, "flows on all workers");
-        drop(arrived);
         let status = end.router.handle().status().await.unwrap();
         assert_eq!(status.drops, BTreeMap::new());
     }
