@@ -31,6 +31,7 @@ fn main() -> io::Result<()> {
     encrypted()?;
     endpoints()?;
     inner()?;
+    coalesce()?;
     certificates()?;
     configurations()
 }
@@ -275,6 +276,31 @@ fn inner() -> io::Result<()> {
     write("gso_split", "tcp", &[&[5, 0, 100, 0, 72, 0, 40, 0, 16][..], &many].concat())?;
     let many = testing::udp(a, b, 5000, 53, &[0x44; 700]);
     write("gso_split", "udp", &[&[6, 0, 100, 0, 48, 0, 40, 0, 6][..], &many].concat())
+}
+
+/// Switches, then kind, addresses and ports, flags, length, fault of each packet.
+fn coalesce() -> io::Result<()> {
+    let (tcp, udp, icmp) = ([0, 2, 0x10, 3, 0], [2, 2, 0, 3, 0], [3, 2, 0, 3, 0]);
+    let (push, other_flow) = ([8, 2, 0x18, 3, 0], [0, 14, 0x10, 3, 0]);
+    let (gap, small, wrong) = ([4, 2, 0x10, 3, 9], [0, 2, 0x10, 4, 0], [0x10, 2, 0, 3, 57]);
+    let other_queue = [0x20, 2, 0x10, 3, 0];
+    let list = |packets: &[[u8; 5]]| packets.concat();
+    for (name, switches, packets) in [
+        ("tcp-stream", 0, list(&[tcp; 8])),
+        ("tcp-push-ends-it", 0, list(&[tcp, tcp, push, tcp, tcp])),
+        ("tcp-two-flows", 0, list(&[tcp, other_flow, tcp, other_flow, tcp])),
+        ("tcp-gap-and-short", 0, list(&[tcp, tcp, gap, tcp, small, tcp])),
+        ("tcp-wrong-checksum", 0, list(&[tcp, wrong, tcp, tcp])),
+        ("udp-stream", 0, list(&[udp; 70])),
+        ("udp-not-merged", 2, list(&[udp; 4])),
+        ("barrier", 0, list(&[tcp, icmp, tcp, udp, icmp, udp])),
+        ("two-buffers", 4, list(&[tcp; 6])),
+        ("two-queues", 0, list(&[tcp, other_queue, tcp, other_queue])),
+        ("disabled", 1, list(&[tcp; 4])),
+    ] {
+        write("gro_coalesce", name, &[&[switches], &packets[..]].concat())?;
+    }
+    Ok(())
 }
 
 fn certificates() -> io::Result<()> {

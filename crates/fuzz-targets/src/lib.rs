@@ -3,6 +3,7 @@
 //! Each takes any octets. It panics where the code under test does, or where what it did is wrong: a target holds the
 //! code against a plain model, or against its own inverse, not only against crashes.
 
+mod coalesce;
 mod esp;
 mod exchange;
 mod ike;
@@ -10,6 +11,7 @@ mod inner;
 mod input;
 mod program;
 
+pub use coalesce::gro_coalesce;
 pub use esp::{SPI, esp_keys, esp_open, ipcomp_inflate, replay_window, udp_classify};
 pub use exchange::{ike_encrypted, ike_endpoints, ike_keys};
 pub use ike::{ike_message, ike_payload, traffic_selectors};
@@ -24,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("certificates", certificates),
     ("configuration", configuration),
     ("esp_open", esp_open),
+    ("gro_coalesce", gro_coalesce),
     ("gso_split", gso_split),
     ("ike_encrypted", ike_encrypted),
     ("ike_endpoints", ike_endpoints),
