@@ -794,7 +794,7 @@ impl Established {
         self.heard = now.monotonic;
         // That hash covers the SPIs.
         self.seen_as = None;
-        self.learn_mapping();
+        self.tell_mapping();
         // Their answers come on the old one, where nobody waits for them.
         match self.pending.take() {
             Some(Pending::Update(_)) => self.want(Task::UpdateAddresses),

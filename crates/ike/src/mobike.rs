@@ -111,6 +111,14 @@ impl Established {
         }
     }
 
+    /// The same after an IKE rekey: what we learnt bore the old SPIs. A mapping that changed since the last look would be
+    /// taken for the one that the peer knows, so it is told, not asked for.
+    pub(crate) fn tell_mapping(&mut self) {
+        if self.may_move() && self.nat.local {
+            self.want(Task::UpdateAddresses);
+        }
+    }
+
     /// Is the peer there? With MOBIKE the answer also tells whether our NAT mapping has changed (section 3.8).
     pub(crate) fn probe(&mut self, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) {
         let payloads = if self.may_move() {

@@ -95,7 +95,8 @@ impl Options {
             no_kill: true,
             no_rebinding: true,
             no_moves: true,
-            nat_grace: 2000,
+            // Longer than it takes until a broker behind a NAT, which does not follow by itself, is told.
+            nat_grace: 20_000,
             rate: 400,
             seed: 6,
         }

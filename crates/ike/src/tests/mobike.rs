@@ -337,6 +337,16 @@ fn who_says_that_it_moved_and_did_not_stays() {
 }
 
 #[test]
+fn a_mapping_that_changes_before_an_ike_rekey_is_told() {
+    let (mut pair, shift) = behind_nat(true);
+    let ike = pair.client.established()[0].ike;
+    shift.store(31000, Ordering::Relaxed);
+    pair.act(Side::Client, |e, now| e.rekey_ike(now, ike)).unwrap();
+    pair.run(secs(2));
+    assert_eq!(pair.broker.endpoint.ike_sas()[0].path.remote.port(), 35500);
+}
+
+#[test]
 fn silence_while_sending_makes_the_client_ask() {
     let (mut pair, shift) = behind_nat(true);
     shift.store(31000, Ordering::Relaxed);
