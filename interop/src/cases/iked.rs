@@ -30,7 +30,13 @@ pub(super) fn cases() -> Vec<Case> {
             plain,
         ),
         ("iked-broker-ipcomp", format!("the article's iked.conf with ipcomp: used both ways {SIT}"), ipcomp),
-        ("iked-broker-rekeys", format!("child and IKE rekeys by iked's lifetimes {UNSPEC}"), rekeys),
+        (
+            "iked-broker-rekeys",
+            format!(
+                "child and IKE rekeys by iked's lifetimes; no ping lost but for want of an SA in its kernel {UNSPEC}"
+            ),
+            rekeys,
+        ),
         (
             "iked-broker-fragmentation",
             format!("RSA certificates: `set fragmentation`, and without: IKE_AUTH in IP fragments {UNSPEC}"),
@@ -180,6 +186,7 @@ fn rekeys(env: &mut Env) -> Result<()> {
     let spec = spec(env)?;
     let conf = broker_conf("", "", "ikelifetime 9 lifetime 5");
     let tunnel = Tunnel::up(env, &conf, How::AfUnspec, &spec)?;
+    let before = tunnel.guest.packets_without_sa()?;
     let pinger = Pinger::start(&env.net.home, server6()?, Duration::from_millis(10))?;
     let mut all = spis_of(&tunnel.client)?;
     let count = |all: &std::collections::BTreeSet<String>, kind: &str| {
@@ -191,8 +198,16 @@ fn rekeys(env: &mut Env) -> Result<()> {
     })
     .with_context(|| format!("{all:?}\n{}", tunnel.logs()))?;
     let pings = pinger.stop()?;
-    // iked uses a new SA before its kernel has it, and the rewriting is a gap too.
-    ensure!(pings.received * 100 >= pings.sent * 90, "{pings:?}\n{}", tunnel.logs());
+    // iked answers before its kernel has the SAs, lets some expire before it has others, and the rewriting is a gap too. What is
+    // lost elsewhere would be ours.
+    let (lost, without_sa) = (pings.sent - pings.received, tunnel.guest.packets_without_sa()? - before);
+    ensure!(
+        lost <= without_sa,
+        "{lost} pings of {} lost, but iked's kernel lacked an SA for {without_sa} only\n{}",
+        pings.sent,
+        tunnel.logs()
+    );
+    ensure!(pings.received * 2 > pings.sent, "{pings:?}\n{}", tunnel.logs());
     tunnel.wait(env)?;
     tunnel.carries_traffic(env)?;
     ensure!(!tunnel.client.log().contains("ERROR"), "{}", tunnel.logs());

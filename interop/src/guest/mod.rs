@@ -215,6 +215,12 @@ impl Guest {
         format!("--- the guest's kernel\n{}\n---", self.sh(show).unwrap_or_else(|e| format!("{e:#}")))
     }
 
+    /// Packets so far for which its kernel had no SA, in either direction.
+    pub fn packets_without_sa(&self) -> Result<u32> {
+        let sum = "awk '/AcquireError|NoStates/ { n += $2 } END { print n + 0 }' /proc/net/xfrm_stat";
+        Ok(self.sh(sum)?.trim().parse()?)
+    }
+
     /// Runs a shell command in the guest, and returns what it says.
     ///
     /// # Errors
