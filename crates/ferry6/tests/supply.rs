@@ -92,6 +92,8 @@ fn licences_sources_and_bans_are_kept() {
         .as_array()
         .unwrap()
         .iter()
+        // One with `wrappers` may come in through these; `cargo deny` looks at that.
+        .filter(|b| b.get("wrappers").is_none())
         .map(|b| b["crate"].as_str().unwrap().to_owned())
         .collect();
     let mut faults = Vec::new();
