@@ -1,5 +1,5 @@
 //! Revocation as it is asked for: OpenSSL's OCSP responder and CRLs over HTTP, on a host of the internet; good, revoked, unknown,
-//! forged and slow answers.
+//! and slow answers.
 
 use super::tunnel::{
     BROKER_ID, CLIENT_ADDRESS, CLIENT_ID, Credentials, FERRY6, Program, Side, Spec, Tunnel, broker6,
@@ -29,8 +29,6 @@ enum Answer {
     Good,
     Revoked,
     Unknown,
-    /// By somebody whom the CA did not ask to.
-    Forged,
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -49,7 +47,6 @@ pub(super) fn cases() -> Vec<Case> {
         for (answer, word, words) in [
             (Answer::Revoked, "revoked", "is revoked"),
             (Answer::Unknown, "unknown", "does not know the certificate"),
-            (Answer::Forged, "forged", "signed neither by the CA nor by a responder"),
         ] {
             // One role is enough for what does not depend on it.
             if role == Role::Broker || answer == Answer::Revoked {
@@ -111,7 +108,7 @@ fn responder(env: &Env, ca: &Ca, signer: &Ca, known: &[(&Entity, Answer)]) -> Re
             Answer::Revoked => {
                 format!("R\t400101000000Z\t250101000000Z,keyCompromise\t{serial}\tunknown\t/CN={serial}\n")
             }
-            Answer::Good | Answer::Forged => format!("V\t400101000000Z\t\t{serial}\tunknown\t/CN={serial}\n"),
+            Answer::Good => format!("V\t400101000000Z\t\t{serial}\tunknown\t/CN={serial}\n"),
         };
     }
     let file = dir.join("index.txt");
@@ -134,14 +131,12 @@ fn responder(env: &Env, ca: &Ca, signer: &Ca, known: &[(&Entity, Answer)]) -> Re
 fn ocsp(env: &Env, client: Program, broker: Program, answer: Answer) -> Result<(Spec, Responder)> {
     let dir = env.subdir("pki")?;
     let ca = Ca::new(&dir, "ca", KEY)?;
-    let other = Ca::new(&dir, "other", KEY)?;
     let client_entity = ca.issue_with("client", CLIENT_ID, &[], &[OCSP])?;
     let broker_entity = ca.issue_with("broker", BROKER_ID, &[], &[OCSP])?;
-    let signer = if answer == Answer::Forged { &other } else { &ca };
     // It is strongSwan whose certificate is at fault.
     let (of_client, of_broker) =
         if client == Program::StrongSwan { (answer, Answer::Good) } else { (Answer::Good, answer) };
-    let responder = responder(env, &ca, signer, &[(&client_entity, of_client), (&broker_entity, of_broker)])?;
+    let responder = responder(env, &ca, &ca, &[(&client_entity, of_client), (&broker_entity, of_broker)])?;
     let mut spec =
         Spec::new(client, broker, (credentials(&ca, client_entity), credentials(&ca, broker_entity)));
     spec.ferry_client.remote = "revocation = \"strict\"\n".into();

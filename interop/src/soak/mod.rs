@@ -102,20 +102,6 @@ impl Options {
         }
     }
 
-    /// The same with all that the path and a broken machine can do.
-    pub fn storm(seconds: f64) -> Self {
-        Self {
-            loss: 5.0,
-            reorder: 3.0,
-            duplicate: 1.0,
-            no_kill: false,
-            no_rebinding: false,
-            no_moves: false,
-            nat_grace: 0,
-            ..Self::calm(seconds)
-        }
-    }
-
     fn faults(&self) -> Faults {
         let parts = |percent: f64| (percent.clamp(0.0, 100.0) * 10_000.0) as u32;
         Faults {
