@@ -3,12 +3,9 @@
 //! In CBC each block waits for the one before, so one packet leaves the processor's AES units idle most of the time.
 //! The packets of a batch are independent: taken in turns, block by block, they fill the pipeline.
 
-use crate::provider::Packet;
+use crate::provider::{LANES, Packet};
 use aes::cipher::consts::U16;
 use aes::cipher::{Block, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser};
-
-/// Packets taken in turns. Fewer gain little over one after the other, more gain nothing further.
-pub(crate) const LANES: usize = 8;
 
 /// Encrypts the texts in place. Lengths are checked before: whole blocks, IVs of 16 octets.
 pub(crate) fn encrypt<C: BlockCipherEncrypt<BlockSize = U16>>(cipher: &C, packets: &mut [Packet<'_>; LANES]) {

@@ -114,6 +114,10 @@ pub trait SealingKey: Send {
     }
 }
 
+/// As many packets [`SealingKey::seal_batch`] encrypts side by side, where it does. Fewer gain little over one after the
+/// other, more gain nothing further.
+pub const LANES: usize = 8;
+
 /// One packet of a batch to seal: the arguments of [`SealingKey::seal`].
 #[derive(Debug)]
 pub struct Packet<'a> {

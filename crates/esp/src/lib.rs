@@ -19,7 +19,7 @@ pub mod sa;
 pub mod size;
 
 pub use ferry6_crypto::{PacketKeys, Spi};
-pub use sa::{InboundSa, OpenError, Opened, OutboundSa, SealError};
+pub use sa::{InboundSa, OpenError, Opened, OutboundSa, Plain, SealError};
 pub use size::{ESP_HEADER_LEN, Overhead, max_payload, sealed_len};
 
 /// IP protocol numbers that stand in the Next Header field.

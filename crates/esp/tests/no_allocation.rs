@@ -4,7 +4,7 @@ use allocation_counter::measure;
 use ferry6_crypto::{CipherSuite, Integ, PacketKeys, Secret, Spi, aws_lc, rustcrypto};
 use ferry6_esp::ipcomp::{Compressor, Decompressor, Deflater, Inflater};
 use ferry6_esp::replay::{DEFAULT_WINDOW, ReplayWindow};
-use ferry6_esp::{InboundSa, OutboundSa, next_header::IPV6, sealed_len};
+use ferry6_esp::{InboundSa, OutboundSa, Plain, next_header::IPV6, sealed_len};
 
 #[test]
 fn sealing_and_opening() {
@@ -27,6 +27,10 @@ fn sealing_and_opening() {
                 }
             });
             assert_eq!(taken.count_total, 0, "{} {suite:?}", provider.name);
+            let mut packets = packet.repeat(10);
+            let plains = [Plain { len: 1400, next_header: IPV6 }; 10];
+            let taken = measure(|| out.seal_batch(&mut packets, &plains).unwrap());
+            assert_eq!(taken.count_total, 0, "a batch, {} {suite:?}", provider.name);
         }
     }
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::next_header::{DUMMY, IPV6};
 use ferry6_crypto::{Cipher, Integ};
 
+mod batch;
 mod fake;
 mod providers;
 mod vectors;

@@ -11,8 +11,9 @@ use crate::sad::NumberHash;
 use crate::spd::{Policy, Spd};
 use crate::virtio::Header;
 use ferry6_crypto::Spi;
+use ferry6_crypto::provider::LANES;
 use ferry6_esp::ipcomp::{Compressor, Deflater};
-use ferry6_esp::{OutboundSa, SealError, next_header};
+use ferry6_esp::{OutboundSa, Plain, SealError, next_header};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::io::IoSlice;
@@ -61,6 +62,27 @@ struct Compression {
     deflater: Deflater,
     /// A segment before it is compressed.
     plain: Box<[u8]>,
+}
+
+impl Compression {
+    /// Writes a segment, compressed where that makes it smaller.
+    fn write(
+        &mut self,
+        compressor: &mut Compressor,
+        segments: &Segments<'_>,
+        index: usize,
+        payload: &mut [u8],
+    ) -> Plain {
+        let len = segments.write(index, &mut self.plain);
+        let plain = &self.plain[..len];
+        match compressor.compress(&mut self.deflater, plain, next_header::IPV6, &mut payload[..len]) {
+            Some(len) => Plain { len, next_header: next_header::IPCOMP },
+            None => {
+                payload[..len].copy_from_slice(plain);
+                Plain { len, next_header: next_header::IPV6 }
+            }
+        }
+    }
 }
 
 /// From the control thread.
@@ -290,40 +312,51 @@ fn seal(
     let Installed { new: NewOutbound { sa, compressor, path, counters, .. }, .. } = installed;
     let overhead = sa.overhead();
     let (mut packets, mut bytes, mut compressed) = (0, 0, 0);
-    for index in 0..segments.count() {
-        let len = segments.len(index);
-        let need = overhead.front + len + overhead.back;
-        if batch.room().len() < need {
+    let mut index = 0;
+    while index < segments.count() {
+        if batch.room().len() < overhead.front + segments.len(index) + overhead.back {
             io.send(batch);
         }
-        let Some(room) = batch.room().get_mut(..need) else {
-            counters.drops.count(DropReason::OutSealFailed);
-            continue;
-        };
-        let payload = &mut room[overhead.front..];
-        let (payload_len, next) = match (compressor.as_mut(), compression.as_deref_mut()) {
-            (Some(compressor), Some(Compression { deflater, plain })) => {
-                let len = segments.write(index, plain);
-                let plain = &plain[..len];
-                match compressor.compress(deflater, plain, next_header::IPV6, &mut payload[..len]) {
-                    Some(compressed) => (compressed, next_header::IPCOMP),
-                    None => {
-                        payload[..len].copy_from_slice(plain);
-                        (len, next_header::IPV6)
-                    }
+        // Several for suites that encrypt side by side; never more than there are sequence numbers.
+        let most = sa.batch_len().min(usize::try_from(sa.remaining()).unwrap_or(usize::MAX)).max(1);
+        let (mut group, mut count) = ([Plain::default(); LANES], 0);
+        let (mut used, mut group_bytes) = (0, 0);
+        let room = batch.room();
+        while count < most && index < segments.count() {
+            let len = segments.len(index);
+            let Some(room) = room.get_mut(used..used + overhead.front + len + overhead.back) else { break };
+            let payload = &mut room[overhead.front..];
+            let plain = match (compressor.as_mut(), compression.as_deref_mut()) {
+                (Some(compressor), Some(compression)) => {
+                    compression.write(compressor, segments, index, payload)
                 }
+                _ => Plain { len: segments.write(index, payload), next_header: next_header::IPV6 },
+            };
+            group[count] = plain;
+            used += sa.sealed_len(plain.len);
+            group_bytes += len as u64;
+            count += 1;
+            index += 1;
+        }
+        if count == 0 {
+            counters.drops.count(DropReason::OutSealFailed);
+            index += 1;
+            continue;
+        }
+        match sa.seal_batch(room, &group[..count]) {
+            Ok(()) => {
+                for plain in &group[..count] {
+                    batch.commit(sa.sealed_len(plain.len), *path, tos);
+                }
+                packets += count as u64;
+                bytes += group_bytes;
+                let smaller = |plain: &&Plain| plain.next_header == next_header::IPCOMP;
+                compressed += group[..count].iter().filter(smaller).count() as u64;
             }
-            _ => (segments.write(index, payload), next_header::IPV6),
-        };
-        match sa.seal(room, payload_len, next) {
-            Ok(sealed) => {
-                batch.commit(sealed, *path, tos);
-                packets += 1;
-                bytes += len as u64;
-                compressed += u64::from(next == next_header::IPCOMP);
+            Err(SealError::Exhausted) => counters.drops.add(DropReason::OutExhausted, count as u64),
+            Err(SealError::Room | SealError::Crypto(_)) => {
+                counters.drops.add(DropReason::OutSealFailed, count as u64);
             }
-            Err(SealError::Exhausted) => counters.drops.count(DropReason::OutExhausted),
-            Err(SealError::Room | SealError::Crypto(_)) => counters.drops.count(DropReason::OutSealFailed),
         }
     }
     counters.add(packets, bytes);
