@@ -33,11 +33,3 @@ pub(crate) fn packet(
 pub(crate) fn batch(suite: CipherSuite, packets: &[Packet<'_>]) -> Result<(), CryptoError> {
     packets.iter().try_for_each(|p| packet(suite, p.iv, p.text, p.suffix, p.icv))
 }
-
-/// The nonce of an AEAD: salt | IV (RFC 4106 section 4, RFC 7634 section 2). Lengths are checked before.
-pub(crate) fn aead_nonce(salt: [u8; 4], iv: &[u8]) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[..4].copy_from_slice(&salt);
-    nonce[4..].copy_from_slice(iv);
-    nonce
-}

@@ -17,6 +17,7 @@ pub mod spi;
 #[doc(hidden)]
 pub mod fuzzing;
 
+mod aead;
 mod cbc_lanes;
 mod certificates;
 mod check;

@@ -1,6 +1,7 @@
 //! Packet protection with AWS-LC.
 
 use super::gcm::{self, Gcm};
+use crate::aead::{Aead, InPlace};
 use crate::iv::UnpredictableIvs;
 use crate::provider::{OpeningKey, Packet, PacketKeys, PacketProtection, SealingKey};
 use crate::{Cipher, CipherSuite, CryptoError, Integ, cbc_lanes, check};
@@ -20,9 +21,9 @@ impl PacketProtection for Packets {
         check::packet_keys(keys)?;
         let encryption = keys.encryption.expose();
         Ok(match keys.suite.integ() {
-            None => match gcm(keys.suite, encryption) {
+            None => match gcm::is_faster().then(|| by_ring(keys.suite, encryption)).flatten() {
                 Some(gcm) => Box::new(gcm?),
-                None => Box::new(Aead::new(keys.suite, encryption)?),
+                None => Box::new(by_aws_lc(keys.suite, encryption)?),
             },
             Some(integ) => Box::new(CbcHmacSealing {
                 suite: keys.suite,
@@ -38,9 +39,9 @@ impl PacketProtection for Packets {
         check::packet_keys(keys)?;
         let encryption = keys.encryption.expose();
         Ok(match keys.suite.integ() {
-            None => match gcm(keys.suite, encryption) {
+            None => match gcm::is_faster().then(|| by_ring(keys.suite, encryption)).flatten() {
                 Some(gcm) => Box::new(gcm?),
-                None => Box::new(Aead::new(keys.suite, encryption)?),
+                None => Box::new(by_aws_lc(keys.suite, encryption)?),
             },
             Some(integ) => Box::new(CbcHmacOpening {
                 suite: keys.suite,
@@ -51,9 +52,22 @@ impl PacketProtection for Packets {
     }
 }
 
-/// AES-GCM by ring, where that is faster.
-fn gcm(suite: CipherSuite, key_material: &[u8]) -> Option<Result<Gcm, CryptoError>> {
-    if gcm::is_faster() { Gcm::new(suite, key_material) } else { None }
+/// `None`: not AES-GCM.
+fn by_ring(suite: CipherSuite, key_material: &[u8]) -> Option<Result<Aead<Gcm>, CryptoError>> {
+    let algorithm = gcm::algorithm(suite.cipher())?;
+    Some(Aead::new(suite, key_material, |key| Gcm::new(algorithm, key)))
+}
+
+fn by_aws_lc(suite: CipherSuite, key_material: &[u8]) -> Result<Aead<LessSafeKey>, CryptoError> {
+    let algorithm = match suite.cipher() {
+        Cipher::Aes128Gcm16 => &aead::AES_128_GCM,
+        Cipher::Aes256Gcm16 => &aead::AES_256_GCM,
+        Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+        Cipher::Aes128Cbc | Cipher::Aes256Cbc => return Err(CryptoError::Unsupported),
+    };
+    Aead::new(suite, key_material, |key| {
+        UnboundKey::new(algorithm, key).map(LessSafeKey::new).map_err(|_| CryptoError::KeyLength)
+    })
 }
 
 fn cbc_key(keys: &PacketKeys) -> Result<UnboundCipherKey, CryptoError> {
@@ -72,72 +86,14 @@ fn hmac_key(integ: Integ, key: &[u8]) -> hmac::Key {
     hmac::Key::new(algorithm, key)
 }
 
-/// AES-GCM-16 (RFC 4106) and ChaCha20-Poly1305 (RFC 7634).
-struct Aead {
-    suite: CipherSuite,
-    key: LessSafeKey,
-    salt: [u8; 4],
-}
-
-impl Aead {
-    fn new(suite: CipherSuite, key_material: &[u8]) -> Result<Self, CryptoError> {
-        let (key, salt) = key_material.split_last_chunk::<4>().ok_or(CryptoError::KeyLength)?;
-        let algorithm = match suite.cipher() {
-            Cipher::Aes128Gcm16 => &aead::AES_128_GCM,
-            Cipher::Aes256Gcm16 => &aead::AES_256_GCM,
-            Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
-            Cipher::Aes128Cbc | Cipher::Aes256Cbc => return Err(CryptoError::Unsupported),
-        };
-        let key = UnboundKey::new(algorithm, key).map_err(|_| CryptoError::KeyLength)?;
-        Ok(Self { suite, key: LessSafeKey::new(key), salt: *salt })
-    }
-
-    fn nonce(&self, iv: &[u8]) -> Nonce {
-        Nonce::assume_unique_for_key(check::aead_nonce(self.salt, iv))
-    }
-}
-
-impl SealingKey for Aead {
-    fn suite(&self) -> CipherSuite {
-        self.suite
-    }
-
-    // RFC 4106 section 3.1: the IV need only be unique, and a counter is.
-    fn write_iv(&mut self, counter: u64, iv: &mut [u8]) {
-        iv.copy_from_slice(&counter.to_be_bytes());
-    }
-
-    fn seal(
-        &mut self,
-        aad: &[u8],
-        iv: &[u8],
-        text: &mut [u8],
-        suffix: &[u8],
-        icv: &mut [u8],
-    ) -> Result<(), CryptoError> {
-        check::packet(self.suite, iv, text, suffix, icv)?;
-        self.key
-            .seal_in_place_scatter(self.nonce(iv), Aad::from(aad), text, &[], icv)
+impl InPlace for LessSafeKey {
+    fn seal(&self, nonce: [u8; 12], aad: &[u8], text: &mut [u8], icv: &mut [u8]) -> Result<(), CryptoError> {
+        self.seal_in_place_scatter(Nonce::assume_unique_for_key(nonce), Aad::from(aad), text, &[], icv)
             .map_err(|_| CryptoError::Length)
     }
-}
 
-impl OpeningKey for Aead {
-    fn suite(&self) -> CipherSuite {
-        self.suite
-    }
-
-    fn open(
-        &mut self,
-        aad: &[u8],
-        iv: &[u8],
-        text: &mut [u8],
-        suffix: &[u8],
-        icv: &[u8],
-    ) -> Result<(), CryptoError> {
-        check::packet(self.suite, iv, text, suffix, icv)?;
-        self.key
-            .open_in_place_separate_tag(self.nonce(iv), Aad::from(aad), icv, text)
+    fn open(&self, nonce: [u8; 12], aad: &[u8], text: &mut [u8], icv: &[u8]) -> Result<(), CryptoError> {
+        self.open_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), icv, text)
             .map(|_| ())
             .map_err(|_| CryptoError::Integrity)
     }
@@ -270,8 +226,8 @@ mod tests {
             let material: Vec<u8> = (1..=key_len + 4).collect();
             for len in [0, 1, 15, 16, 64, 255, 1400, 9000] {
                 let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
-                let mut ring = Gcm::new(suite, &material).unwrap().unwrap();
-                let mut aws = Aead::new(suite, &material).unwrap();
+                let mut ring = by_ring(suite, &material).unwrap().unwrap();
+                let mut aws = by_aws_lc(suite, &material).unwrap();
                 let (mut by_ring, mut by_aws) = (plain.clone(), plain.clone());
                 let (mut ring_icv, mut aws_icv) = ([0; 16], [0; 16]);
                 ring.seal(b"aad", &[7; 8], &mut by_ring, &[], &mut ring_icv).unwrap();
@@ -285,9 +241,9 @@ mod tests {
                 let wrong = ring.open(b"aad", &[7; 8], &mut by_ring, &[], &ring_icv);
                 assert_eq!(wrong, Err(CryptoError::Integrity));
             }
-            assert!(matches!(Gcm::new(suite, &material[1..]), Some(Err(CryptoError::KeyLength))));
+            assert!(matches!(by_ring(suite, &material[1..]), Some(Err(CryptoError::KeyLength))));
         }
         let chacha = CipherSuite::new(Cipher::ChaCha20Poly1305, None).unwrap();
-        assert!(Gcm::new(chacha, &[0; 36]).is_none());
+        assert!(by_ring(chacha, &[0; 36]).is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! Packet protection with the RustCrypto crates.
 
+use crate::aead::{Aead, InPlace};
 use crate::iv::UnpredictableIvs;
 use crate::provider::{OpeningKey, Packet, PacketKeys, PacketProtection, SealingKey};
 use crate::{Cipher, CipherSuite, CryptoError, Integ, cbc_lanes, check};
@@ -8,7 +9,7 @@ use aes::cipher::{
 };
 use aes::{Aes128, Aes256};
 use aes_gcm::aead::consts::{U12, U16};
-use aes_gcm::aead::{AeadCore, AeadInOut, Nonce, Tag};
+use aes_gcm::aead::{AeadCore, AeadInOut, Tag};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
 use chacha20poly1305::ChaCha20Poly1305;
 use hmac::{Hmac, Mac};
@@ -43,7 +44,7 @@ macro_rules! for_suite {
 impl PacketProtection for Packets {
     fn sealing(&self, keys: &PacketKeys) -> Result<Box<dyn SealingKey>, CryptoError> {
         fn aead<A: PacketAead>(keys: &PacketKeys) -> Result<Box<dyn SealingKey>, CryptoError> {
-            Ok(Box::new(Aead::<A>::new(keys)?))
+            Ok(Box::new(Keyed::<A>::aead(keys)?))
         }
         fn cbc<C: PacketCipher, M: PacketMac>(keys: &PacketKeys) -> Result<Box<dyn SealingKey>, CryptoError> {
             let ivs = UnpredictableIvs::new()?;
@@ -54,7 +55,7 @@ impl PacketProtection for Packets {
 
     fn opening(&self, keys: &PacketKeys) -> Result<Box<dyn OpeningKey>, CryptoError> {
         fn aead<A: PacketAead>(keys: &PacketKeys) -> Result<Box<dyn OpeningKey>, CryptoError> {
-            Ok(Box::new(Aead::<A>::new(keys)?))
+            Ok(Box::new(Keyed::<A>::aead(keys)?))
         }
         fn cbc<C: PacketCipher, M: PacketMac>(keys: &PacketKeys) -> Result<Box<dyn OpeningKey>, CryptoError> {
             Ok(Box::new(CbcHmacOpening { key: CbcHmac::<C, M>::new(keys)? }))
@@ -84,70 +85,31 @@ impl PacketCipher for Aes256 {}
 trait PacketMac: Mac + KeyInit + Clone + Send + 'static {}
 impl<M: Mac + KeyInit + Clone + Send + 'static> PacketMac for M {}
 
-/// AES-GCM-16 (RFC 4106) and ChaCha20-Poly1305 (RFC 7634).
-struct Aead<A> {
-    suite: CipherSuite,
-    aead: A,
-    salt: [u8; 4],
-}
+/// An AEAD's key.
+struct Keyed<A>(A);
 
-impl<A: PacketAead> Aead<A> {
-    fn new(keys: &PacketKeys) -> Result<Self, CryptoError> {
-        let (key, salt) = keys.encryption.expose().split_last_chunk::<4>().ok_or(CryptoError::KeyLength)?;
-        let aead = A::new_from_slice(key).map_err(|_| CryptoError::KeyLength)?;
-        Ok(Self { suite: keys.suite, aead, salt: *salt })
-    }
-
-    fn nonce(&self, iv: &[u8]) -> Nonce<A> {
-        check::aead_nonce(self.salt, iv).into()
+impl<A: PacketAead> Keyed<A> {
+    fn aead(keys: &PacketKeys) -> Result<Aead<Self>, CryptoError> {
+        Aead::new(keys.suite, keys.encryption.expose(), |key| {
+            A::new_from_slice(key).map(Self).map_err(|_| CryptoError::KeyLength)
+        })
     }
 }
 
-impl<A: PacketAead> SealingKey for Aead<A> {
-    fn suite(&self) -> CipherSuite {
-        self.suite
-    }
-
-    // RFC 4106 section 3.1: the IV need only be unique, and a counter is.
-    fn write_iv(&mut self, counter: u64, iv: &mut [u8]) {
-        iv.copy_from_slice(&counter.to_be_bytes());
-    }
-
-    fn seal(
-        &mut self,
-        aad: &[u8],
-        iv: &[u8],
-        text: &mut [u8],
-        suffix: &[u8],
-        icv: &mut [u8],
-    ) -> Result<(), CryptoError> {
-        check::packet(self.suite, iv, text, suffix, icv)?;
+impl<A: PacketAead> InPlace for Keyed<A> {
+    fn seal(&self, nonce: [u8; 12], aad: &[u8], text: &mut [u8], icv: &mut [u8]) -> Result<(), CryptoError> {
         let tag = self
-            .aead
-            .encrypt_inout_detached(&self.nonce(iv), aad, text.into())
+            .0
+            .encrypt_inout_detached(&nonce.into(), aad, text.into())
             .map_err(|_| CryptoError::Length)?;
         icv.copy_from_slice(&tag);
         Ok(())
     }
-}
 
-impl<A: PacketAead> OpeningKey for Aead<A> {
-    fn suite(&self) -> CipherSuite {
-        self.suite
-    }
-
-    fn open(
-        &mut self,
-        aad: &[u8],
-        iv: &[u8],
-        text: &mut [u8],
-        suffix: &[u8],
-        icv: &[u8],
-    ) -> Result<(), CryptoError> {
-        check::packet(self.suite, iv, text, suffix, icv)?;
+    fn open(&self, nonce: [u8; 12], aad: &[u8], text: &mut [u8], icv: &[u8]) -> Result<(), CryptoError> {
         let tag = Tag::<A>::try_from(icv).map_err(|_| CryptoError::Length)?;
-        self.aead
-            .decrypt_inout_detached(&self.nonce(iv), aad, text.into(), &tag)
+        self.0
+            .decrypt_inout_detached(&nonce.into(), aad, text.into(), &tag)
             .map_err(|_| CryptoError::Integrity)
     }
 }
