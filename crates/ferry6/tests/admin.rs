@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use ferry6::lab::{Error, Host, Lab};
+mod common;
+
+use common::Cable;
+use ferry6::lab::Host;
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -167,10 +170,8 @@ fn a_bad_invitation_is_refused_whole() {
 
 /// A broker at 10.0.0.1 and a client at 10.0.0.2, on one cable.
 struct World {
-    broker: Host,
-    client: Host,
+    cable: Cable,
     dir: TempDir,
-    _lab: Lab,
 }
 
 struct Daemon(Child);
@@ -184,20 +185,8 @@ impl Drop for Daemon {
 
 impl World {
     fn new() -> Option<Self> {
-        let lab = match Lab::new() {
-            Ok(lab) => lab,
-            Err(Error::Privilege(why)) if !nix::unistd::geteuid().is_root() => {
-                eprintln!("SKIPPED: {why}");
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let (broker, client) = (lab.host("broker").unwrap(), lab.host("client").unwrap());
-        lab.link(&broker, "eth0", &client, "eth0").unwrap();
-        broker.address("eth0", "10.0.0.1/24").unwrap();
-        broker.address("eth0", "2a00::2/64").unwrap();
-        client.address("eth0", "10.0.0.2/24").unwrap();
-        Some(Self { broker, client, dir: site(), _lab: lab })
+        let cable = Cable::new()?;
+        Some(Self { cable, dir: site() })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -210,11 +199,11 @@ impl World {
 
     fn run_broker(&self) -> Daemon {
         let log = std::fs::File::create(self.path("broker.log")).unwrap();
-        let mut command = self.broker.command(FERRY6);
+        let mut command = self.cable.broker.command(FERRY6);
         command.args(["broker", "--config", "b/broker.toml"]).current_dir(self.dir.path()).stderr(log);
         let daemon = Daemon(command.stdin(Stdio::null()).spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(20);
-        while !self.on(&self.broker, &["status", "--socket", "b/broker.sock"]).status.success() {
+        while !self.on(&self.cable.broker, &["status", "--socket", "b/broker.sock"]).status.success() {
             assert!(Instant::now() < until, "{}", std::fs::read_to_string(self.path("broker.log")).unwrap());
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -223,9 +212,9 @@ impl World {
 
     /// The client's address as the broker sees it, over the tunnel.
     fn carried(&self) -> std::io::Result<Ipv6Addr> {
-        let listener = self.broker.run(|| TcpListener::bind("[2a00::2]:0"))?;
+        let listener = self.cable.broker.run(|| TcpListener::bind("[2a00::2]:0"))?;
         let target = listener.local_addr()?;
-        let stream = self.client.run(|| TcpStream::connect_timeout(&target, Duration::from_secs(5)))?;
+        let stream = self.cable.client.run(|| TcpStream::connect_timeout(&target, Duration::from_secs(5)))?;
         match stream.local_addr()?.ip() {
             std::net::IpAddr::V6(address) => Ok(address),
             std::net::IpAddr::V4(_) => Err(std::io::ErrorKind::Other.into()),
@@ -237,43 +226,43 @@ impl World {
 fn from_nothing_to_a_tunnel_and_back() {
     let Some(world) = World::new() else { return };
     let _broker = world.run_broker();
-    done(&world.on(&world.broker, &["broker", "invite", "alice", "--dir", "b"]));
-    done(&world.on(&world.client, &["client", "join", "alice.ferry6", "--dir", "c"]));
-    let up = done(&world.on(&world.client, &["client", "up", "--dir", "c"]));
+    done(&world.on(&world.cable.broker, &["broker", "invite", "alice", "--dir", "b"]));
+    done(&world.on(&world.cable.client, &["client", "join", "alice.ferry6", "--dir", "c"]));
+    let up = done(&world.on(&world.cable.client, &["client", "up", "--dir", "c"]));
     assert!(up.contains("alice is up: 2a00::101, routes ::/0"), "{up}");
     assert_eq!(world.carried().unwrap(), "2a00::101".parse::<Ipv6Addr>().unwrap());
     // Once more is no fault, nor a second process.
-    done(&world.on(&world.client, &["client", "up", "alice", "--dir", "c"]));
-    let status = done(&world.on(&world.client, &["client", "status", "--dir", "c"]));
+    done(&world.on(&world.cable.client, &["client", "up", "alice", "--dir", "c"]));
+    let status = done(&world.on(&world.cable.client, &["client", "status", "--dir", "c"]));
     assert!(status.contains("alice:") && status.contains("2a00::101"), "{status}");
-    let list = done(&world.on(&world.broker, &["broker", "list", "--dir", "b"]));
+    let list = done(&world.on(&world.cable.broker, &["broker", "list", "--dir", "b"]));
     assert!(list.contains("2a00::101") && list.contains(" up"), "{list}");
 
     // The key that stays on the client.
-    done(&world.on(&world.client, &["client", "join", "--request", "home", "--dir", "c"]));
-    done(&world.on(&world.broker, &["broker", "sign", "bob", "home.csr", "--dir", "b"]));
+    done(&world.on(&world.cable.client, &["client", "join", "--request", "home", "--dir", "c"]));
+    done(&world.on(&world.cable.broker, &["broker", "sign", "bob", "home.csr", "--dir", "b"]));
     let signed = std::fs::read_to_string(world.path("bob.ferry6")).unwrap();
     assert!(!signed.contains("PRIVATE KEY"), "{signed}");
-    refused(&world.on(&world.client, &["client", "join", "bob.ferry6", "--dir", "c"]), "holds no key");
-    done(&world.on(&world.client, &["client", "join", "bob.ferry6", "--dir", "c", "--name", "home"]));
-    refused(&world.on(&world.client, &["client", "up", "--dir", "c"]), "which tunnel?");
+    refused(&world.on(&world.cable.client, &["client", "join", "bob.ferry6", "--dir", "c"]), "holds no key");
+    done(&world.on(&world.cable.client, &["client", "join", "bob.ferry6", "--dir", "c", "--name", "home"]));
+    refused(&world.on(&world.cable.client, &["client", "up", "--dir", "c"]), "which tunnel?");
 
-    let down = done(&world.on(&world.client, &["client", "down", "alice", "--dir", "c"]));
+    let down = done(&world.on(&world.cable.client, &["client", "down", "alice", "--dir", "c"]));
     assert!(down.contains("alice is down"), "{down}");
     assert!(world.carried().is_err());
-    done(&world.on(&world.client, &["client", "up", "home", "--dir", "c"]));
+    done(&world.on(&world.cable.client, &["client", "up", "home", "--dir", "c"]));
     assert_eq!(world.carried().unwrap(), "2a00::102".parse::<Ipv6Addr>().unwrap());
 
     // Revoked: the tunnel goes at once, and does not come again.
-    let said = done(&world.on(&world.broker, &["broker", "revoke", "bob", "--dir", "b"]));
+    let said = done(&world.on(&world.cable.broker, &["broker", "revoke", "bob", "--dir", "b"]));
     assert!(said.contains("the tunnel of bob@ferry6 is closed"), "{said}");
     assert!(world.carried().is_err());
-    let up = world.on(&world.client, &["client", "up", "home", "--dir", "c", "--wait", "2"]);
+    let up = world.on(&world.cable.client, &["client", "up", "home", "--dir", "c", "--wait", "2"]);
     assert_eq!(up.status.code(), Some(1), "{}", text(&up));
     assert!(text(&up).contains("AUTHENTICATION_FAILED"), "{}", text(&up));
-    done(&world.on(&world.client, &["client", "down", "home", "--dir", "c"]));
+    done(&world.on(&world.cable.client, &["client", "down", "home", "--dir", "c"]));
     // Who was not revoked is not touched by it.
-    done(&world.on(&world.client, &["client", "up", "alice", "--dir", "c"]));
+    done(&world.on(&world.cable.client, &["client", "up", "alice", "--dir", "c"]));
     assert_eq!(world.carried().unwrap(), "2a00::101".parse::<Ipv6Addr>().unwrap());
-    done(&world.on(&world.client, &["client", "down", "alice", "--dir", "c"]));
+    done(&world.on(&world.cable.client, &["client", "down", "alice", "--dir", "c"]));
 }

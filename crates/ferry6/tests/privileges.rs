@@ -5,7 +5,9 @@
 // Faults on purpose are not in a release build.
 #![cfg(debug_assertions)]
 
-use ferry6::lab::{Error, Host, Lab};
+mod common;
+
+use common::Cable;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
@@ -28,27 +30,13 @@ const AS_NOBODY: &str = "user = \"65534\"\n";
 
 /// A broker and a client on one cable, with certificates.
 struct World {
-    broker: Host,
-    client: Host,
+    cable: Cable,
     dir: TempDir,
-    _lab: Lab,
 }
 
 impl World {
     fn new() -> Option<Self> {
-        let lab = match Lab::new() {
-            Ok(lab) => lab,
-            Err(Error::Privilege(why)) if !geteuid().is_root() => {
-                eprintln!("SKIPPED: {why}");
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let (broker, client) = (lab.host("broker").unwrap(), lab.host("client").unwrap());
-        lab.link(&broker, "eth0", &client, "eth0").unwrap();
-        broker.address("eth0", "10.0.0.1/24").unwrap();
-        broker.address("eth0", "2a00::2/64").unwrap();
-        client.address("eth0", "10.0.0.2/24").unwrap();
+        let cable = Cable::new()?;
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for words in [
@@ -60,7 +48,7 @@ impl World {
                 Command::new(FERRY6).arg("pki").args(words).current_dir(dir.path()).output().unwrap();
             assert!(output.status.success());
         }
-        Some(Self { broker, client, dir, _lab: lab })
+        Some(Self { cable, dir })
     }
 
     /// Whether this process may become another user: not in a user namespace that knows only one.
@@ -84,7 +72,7 @@ impl World {
         );
         fs::write(self.path(&format!("{role}.toml")), text).unwrap();
         let log = self.path(&format!("{role}.log"));
-        let host = if role == "broker" { &self.broker } else { &self.client };
+        let host = if role == "broker" { &self.cable.broker } else { &self.cable.client };
         let child = host
             .command(FERRY6)
             .args(["--log", "debug", role, "--config"])
@@ -108,7 +96,7 @@ impl World {
 
     fn forwarding(&self) -> String {
         let command =
-            self.broker.command("cat").arg("/proc/sys/net/ipv6/conf/all/forwarding").output().unwrap();
+            self.cable.broker.command("cat").arg("/proc/sys/net/ipv6/conf/all/forwarding").output().unwrap();
         String::from_utf8(command.stdout).unwrap().trim().to_owned()
     }
 

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use ferry6::lab::{Error, Host, Lab};
+mod common;
+
+use common::Cable;
+use ferry6::lab::Host;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -17,30 +20,16 @@ const FERRY6: &str = env!("CARGO_BIN_EXE_ferry6");
 
 /// A broker at 10.0.0.1 and a client at 10.0.0.2, on one cable.
 struct World {
-    broker: Host,
-    client: Host,
+    cable: Cable,
     dir: TempDir,
-    _lab: Lab,
 }
 
 impl World {
     /// None where this user may make no namespaces.
     fn new() -> Option<Self> {
-        let lab = match Lab::new() {
-            Ok(lab) => lab,
-            Err(Error::Privilege(why)) if !nix::unistd::geteuid().is_root() => {
-                eprintln!("SKIPPED: {why}");
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let (broker, client) = (lab.host("broker").unwrap(), lab.host("client").unwrap());
-        lab.link(&broker, "eth0", &client, "eth0").unwrap();
-        broker.address("eth0", "10.0.0.1/24").unwrap();
-        broker.address("eth0", "2a00::2/64").unwrap();
-        client.address("eth0", "10.0.0.2/24").unwrap();
+        let cable = Cable::new()?;
         let dir = tempfile::tempdir().unwrap();
-        let world = Self { broker, client, dir, _lab: lab };
+        let world = Self { cable, dir };
         world.pki();
         Some(world)
     }
@@ -73,7 +62,7 @@ impl World {
     }
 
     fn host(&self, role: &str) -> &Host {
-        if role == "broker" { &self.broker } else { &self.client }
+        if role == "broker" { &self.cable.broker } else { &self.cable.client }
     }
 
     fn daemon(&self, role: &str) -> Command {
@@ -106,9 +95,10 @@ impl World {
 
     /// Octets through the tunnel: from the client to the broker's IPv6 address and back.
     fn carries(&self) -> bool {
-        let listener = self.broker.run(|| TcpListener::bind("[2a00::2]:0")).unwrap();
+        let listener = self.cable.broker.run(|| TcpListener::bind("[2a00::2]:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        self.client
+        self.cable
+            .client
             .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(2)))
             .and_then(|stream| stream.local_addr())
             .is_ok_and(|from| from.ip() == "2a00::101".parse::<Ipv6Addr>().unwrap())
@@ -310,10 +300,10 @@ fn refusals_are_told_once_and_tried_again() {
 fn what_is_wrong_is_said_and_leaves_nothing_behind() {
     let Some(world) = World::new() else { return };
     let before = world.picture("broker");
-    let held = world.broker.run(|| UdpSocket::bind("0.0.0.0:4500")).unwrap();
+    let held = world.cable.broker.run(|| UdpSocket::bind("0.0.0.0:4500")).unwrap();
     fails(world.daemon("broker"), 1, &["UDP 0.0.0.0:4500", "in use"]);
     drop(held);
-    world.broker.tmpfs("/dev/net").unwrap();
+    world.cable.broker.tmpfs("/dev/net").unwrap();
     fails(world.daemon("broker"), 1, &["/dev/net/tun", "modprobe tun"]);
     assert_eq!(world.picture("broker"), before);
     assert!(!world.path("broker.sock").exists());
