@@ -145,17 +145,22 @@ fn transfer(json: &str) -> Result<Transfer> {
     })
 }
 
+/// A socket of a host that sends to this one.
+fn towards(from: &Host, receiver: &UdpSocket) -> Result<UdpSocket> {
+    let destination = receiver.local_addr()?;
+    Ok(from.run(|| {
+        let sender = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+        sender.connect(destination)?;
+        Ok(sender)
+    })?)
+}
+
 /// Sends datagrams of [`SMALL`] octets as fast as one thread can, one a system call, and returns how many a second were
 /// delivered.
 fn flood(from: &Host, to: &Host, address: Ipv6Addr, seconds: f64) -> Result<f64> {
     let receiver = to.run(|| UdpSocket::bind((address, 0)))?;
     receiver.set_read_timeout(Some(Duration::from_millis(20)))?;
-    let destination = receiver.local_addr()?;
-    let sender = from.run(|| {
-        let sender = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-        sender.connect(destination)?;
-        Ok(sender)
-    })?;
+    let sender = towards(from, &receiver)?;
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let sending = std::thread::spawn(move || {
@@ -215,12 +220,7 @@ pub fn counted(
         Ok(UdpSocket::from(socket))
     })?;
     receiver.set_read_timeout(Some(Duration::from_millis(20)))?;
-    let destination = receiver.local_addr()?;
-    let sender = from.run(|| {
-        let sender = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-        sender.connect(destination)?;
-        Ok(sender)
-    })?;
+    let sender = towards(from, &receiver)?;
     let sent = std::sync::atomic::AtomicU64::new(0);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -172,15 +172,7 @@ pub fn invite(args: &InviteArgs) -> anyhow::Result<ExitCode> {
     if args.qr {
         show_qr(&text)?;
     }
-    if let Target::File(path) = &target {
-        println!(
-            "wrote {} for {}, valid until {}",
-            path.display(),
-            prepared.profile.names[0],
-            invitation.valid_until()
-        );
-        println!("there:  sudo ferry6 client join {} && sudo ferry6 client up {name}", file_name(path));
-    }
+    target.tell(&prepared, &invitation, &format!("&& sudo ferry6 client up {name}"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -201,20 +193,8 @@ pub fn sign(args: &SignArgs) -> anyhow::Result<ExitCode> {
     prepared.record(name, &certificate, &chain)?;
     let invitation = prepared.invitation(name, chain, None);
     target.write(&invitation.to_text()?)?;
-    if let Target::File(path) = &target {
-        println!(
-            "wrote {} for {}, valid until {}",
-            path.display(),
-            prepared.profile.names[0],
-            invitation.valid_until()
-        );
-        println!("there:  sudo ferry6 client join {} --name THE-NAME-OF-THE-REQUEST", file_name(path));
-    }
+    target.tell(&prepared, &invitation, "--name THE-NAME-OF-THE-REQUEST");
     Ok(ExitCode::SUCCESS)
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
 }
 
 enum Target {
@@ -239,6 +219,15 @@ impl Target {
             )));
         }
         Ok(made(path))
+    }
+
+    /// Says what was written, and what the user does with it; `rest` ends that command.
+    fn tell(&self, prepared: &Prepared, invitation: &Invitation, rest: &str) {
+        let Self::File(path) = self else { return };
+        let until = invitation.valid_until();
+        println!("wrote {} for {}, valid until {until}", path.display(), prepared.profile.names[0]);
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        println!("there:  sudo ferry6 client join {file} {rest}");
     }
 
     fn write(&self, text: &str) -> anyhow::Result<()> {
