@@ -2,6 +2,7 @@
 //! addresses they do not go away with the tunnel device, so that after a kill the next broker removes them.
 
 use super::{Net, sysctl};
+use crate::sandbox;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
@@ -95,7 +96,8 @@ impl Proxies {
             for address in self.users.keys() {
                 text.push_str(&format!("+ {} {address}\n", self.interface));
             }
-            let mut file = File::create(&self.record)?;
+            let mut file = sandbox::open_state(&self.record)?;
+            file.set_len(0)?;
             file.write_all(text.as_bytes())?;
             Ok(file)
         });
