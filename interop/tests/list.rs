@@ -1,0 +1,39 @@
+//! What `ferry6-interop` says without running a case. That this needs its programs has `cargo test` build them, so
+//! that `./test` has the harness from the same build.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::process::{Command, Output};
+
+fn interop(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ferry6-interop")).args(arguments).output().unwrap()
+}
+
+/// A case is asked for by its name, and its logs have that name: no two may share one.
+#[test]
+fn each_case_has_a_name_of_its_own() {
+    let output = interop(&["--list"]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<_> = text.lines().map(|l| l.split_whitespace().next().unwrap()).collect();
+    assert!(names.len() > 200, "{} cases", names.len());
+    assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len());
+}
+
+/// A filter that fits nothing is no run that passed.
+#[test]
+fn a_filter_that_fits_no_case_is_an_error() {
+    let output = interop(&["no-such-case", "nor-this"]);
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("no case has no-such-case or nor-this in its name; --list shows them"), "{text}");
+}
+
+/// The harness of the performance shares the library: it says what it can do.
+#[test]
+fn the_performance_harness_tells_its_options() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ferry6-perf")).arg("--help").output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8(output.stdout).unwrap().contains("--rounds"));
+}
