@@ -2,17 +2,21 @@
 //!
 //! They are made by the crates' own encoders, so they follow where a format grows.
 
-use ferry6_crypto::{CipherSuite, aws_lc, fuzzing};
+use ferry6::control::{ClientStatus, Response, Status};
+use ferry6_crypto::{CipherSuite, HashAlgorithm, aws_lc, fuzzing};
 use ferry6_esp::ipcomp::{Compressor, Deflater};
 use ferry6_esp::{OutboundSa, Overhead, next_header, sealed_len};
-use ferry6_fuzz_targets::{SPI, esp_keys, ike_keys};
-use ferry6_ike::TrafficSelector;
+use ferry6_fuzz_targets::{NONCE, SPI, WALL, esp_keys, ike_keys};
+use ferry6_ike::certs::verify_peer;
+use ferry6_ike::config::Revocation;
 use ferry6_ike::wire::{
     Config, Delete, ExchangeType, HeaderFields, Notify, Payload, Proposal, RawId, Transform, encode_message,
     encode_payloads, sk,
 };
+use ferry6_ike::{Identity, TrafficSelector};
 use ferry6_tun_router::testing;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 fn write(target: &str, name: &str, octets: &[u8]) -> io::Result<()> {
@@ -33,6 +37,10 @@ fn main() -> io::Result<()> {
     inner()?;
     coalesce()?;
     certificates()?;
+    revocation()?;
+    fragments()?;
+    routers()?;
+    programs()?;
     configurations()
 }
 
@@ -349,5 +357,223 @@ fn configurations() -> io::Result<()> {
     write("configuration", "ike-proposal", b"\x02aes256gcm16-sha256-x25519")?;
     write("configuration", "esp-proposal", b"\x03aes256-sha256-ecp256-esn")?;
     write("configuration", "psk-hex", b"\x040x00112233445566778899aabbccddeeff")?;
-    write("configuration", "request", br#"{"command":"rekey","what":"ike","which":"home"}"#)
+    Ok(())
+}
+
+fn programs() -> io::Result<()> {
+    write(
+        "control_socket",
+        "requests",
+        b"\0{\"command\":\"status\"}\n{\"command\":\"rekey\",\"what\":\"ike\",\"which\":\"home\"}\n\
+          {\"command\":\"down\",\"which\":null}\nnonsense\n{\"command\":\"up\"}",
+    )?;
+    write("control_socket", "too-long", &[&[0][..], &[b' '; 20_000]].concat())?;
+    write("control_socket", "done", b"\x01{\"done\":\"2 tunnels\"}")?;
+    let status = Status {
+        role: "client".to_owned(),
+        version: "1".to_owned(),
+        pid: 7,
+        uptime: 90,
+        keylog: None,
+        security: Default::default(),
+        client: Some(ClientStatus { state: "up".to_owned(), ..Default::default() }),
+        broker: Some(Default::default()),
+        router: Default::default(),
+    };
+    let answer = serde_json::to_vec(&Response::Status(Box::new(status)))?;
+    write("control_socket", "status", &[&[1], &answer[..]].concat())?;
+
+    let invitation =
+        "ferry6 = 1\nname = \"alice\"\nbroker = \"tunnel.my.domain\"\nbroker_id = \"dns:tunnel.my.domain\"\n";
+    let rest = "ca = \"-\"\ncert = \"-\"\n";
+    write("invitation", "without-key", format!("{invitation}{rest}").as_bytes())?;
+    write(
+        "invitation",
+        "with-key-and-ports",
+        format!("{invitation}port = 501\nnat_port = 4501\n{rest}key = \"-\"\n").as_bytes(),
+    )?;
+    let quotes = invitation.replace("tunnel.my.domain", r#"a\"\nb\u0007'\\"#);
+    write("invitation", "quotes-and-controls", format!("{quotes}{rest}").as_bytes())
+}
+
+/// Number, total, type, length and content of each.
+fn fragments() -> io::Result<()> {
+    let greater: &[[u8; 5]] =
+        &[[1, 2, 35, 9, 1], [1, 3, 36, 9, 4], [2, 2, 0, 9, 2], [2, 3, 0, 9, 2], [3, 3, 0, 9, 3]];
+    let lists: [(&str, &[[u8; 5]]); 6] = [
+        ("in-order", &[[1, 3, 35, 9, 1], [2, 3, 0, 9, 2], [3, 3, 0, 9, 3]]),
+        ("out-of-order", &[[3, 3, 0, 9, 3], [1, 3, 35, 9, 1], [2, 3, 0, 9, 2]]),
+        ("twice", &[[1, 2, 35, 9, 1], [1, 2, 36, 9, 4], [2, 2, 0, 9, 2]]),
+        ("a-greater-total", greater),
+        (
+            "numbers-that-lie",
+            &[[1, 65, 35, 9, 1], [0x81, 0x82, 35, 9, 1], [0, 1, 35, 9, 1], [2, 1, 35, 9, 1]],
+        ),
+        ("too-long", &[[1, 4, 35, 0xff, 1], [2, 4, 0, 0xff, 2], [3, 4, 0, 0xff, 2], [4, 4, 0, 0xff, 2]]),
+    ];
+    lists.iter().try_for_each(|(name, list)| write("ike_fragments", name, &list.concat()))
+}
+
+/// Suite, switches, operations: see `ferry6_fuzz_targets::routers`. The side is the lowest bit of an operation.
+fn routers() -> io::Result<()> {
+    let (flush, deliver): (&[u8], &[u8]) = (&[16, 17], &[20, 255, 0, 21, 255, 1]);
+    // worker, kind, who, class, size, count
+    let tcp = |side: u8, who: u8, count: u8| vec![side, 0, 0, who, 0, 2, count];
+    let udp = |side: u8, who: u8, count: u8| vec![side, 1, 1, who, 2, 1, count];
+    let ping = |side: u8, who: u8| vec![side, 0, 2, who, 0, 0, 0];
+    let many = [0, 0, 1, 0, 0, 0, 39];
+    let rekey: &[&[u8]] = &[
+        &tcp(0, 0, 9),
+        &[46, 0, 1],
+        &tcp(0, 0, 9),
+        &[50, 0, 1],
+        &tcp(0, 0, 9),
+        flush,
+        &[51, 0, 1],
+        deliver,
+        &[54, 0, 1, 56, 0],
+        deliver,
+    ];
+    let lists: [(&str, u8, u8, &[&[u8]]); 17] = [
+        ("there-and-back", 0, 0, &[&tcp(0, 0, 9), &udp(1, 0, 5), &ping(0, 0), flush, deliver]),
+        ("two-workers", 3, 1, &[&tcp(0, 0, 9), &udp(1, 1, 5), &ping(0, 2), flush, &[20, 255, 2], deliver]),
+        ("compressed", 1, 4, &[&tcp(0, 1, 20), &udp(1, 1, 5), flush, deliver]),
+        ("no-policy", 0, 0, &[&ping(0, 3), &ping(1, 2), flush, deliver]),
+        ("selectors-of-the-receiver", 0, 0, &[&ping(0, 1 | 2 << 2), &ping(1, 1 | 2 << 2), flush, deliver]),
+        ("rekey-under-traffic", 2, 3, rekey),
+        ("without-an-sa", 0, 0, &[&[54, 0, 0], &tcp(0, 0, 9), flush, deliver]),
+        (
+            "an-sa-of-each-worker",
+            0,
+            1,
+            &[&[46, 0, 0, 50, 0, 0], &tcp(0, 0, 4), &[0, 1, 0, 0, 0, 2, 4], flush, deliver],
+        ),
+        (
+            "lost-reordered-repeated",
+            0,
+            0,
+            &[&tcp(0, 0, 9), flush, &[32, 2, 34, 0, 4, 38, 1, 0, 38, 2, 0], deliver],
+        ),
+        ("left-of-the-window", 0, 0, &[&many, &many, flush, &[34, 0, 79], deliver, &[38, 1, 0], deliver]),
+        (
+            "forged",
+            0,
+            0,
+            &[&tcp(0, 0, 3), flush, &[42, 1, 0, 30, 1, 42, 1, 0, 2, 9, 42, 0, 0, 6, 1], deliver],
+        ),
+        ("marked", 0, 0, &[&[0, 0, 0, 0, 2, 2, 3], &tcp(0, 0, 1), flush, &[44, 0, 3, 44, 4, 3], deliver]),
+        (
+            "moved",
+            0,
+            0,
+            &[&[58], &tcp(0, 0, 3), flush, deliver, &[60, 0, 61, 0], &tcp(1, 0, 3), flush, deliver],
+        ),
+        (
+            "a-replay-from-elsewhere-moves-nobody",
+            0,
+            0,
+            &[&tcp(0, 0, 3), flush, deliver, &[38, 1, 9], deliver, &[61, 200]],
+        ),
+        (
+            "ike-keepalive-noise",
+            0,
+            0,
+            &[&[62, 8, 0, 0, 0, 0, 1, 2, 3, 4, 62, 1, 0xff, 63, 5, 1, 2, 3, 4, 5], deliver],
+        ),
+        ("too-big", 0, 0, &[&[0, 0, 0, 0, 0, 4, 3], flush, deliver]),
+        ("soft-limits", 0, 32, &[&tcp(0, 0, 30), flush, deliver, &tcp(0, 0, 30)]),
+    ];
+    lists.iter().try_for_each(|(name, suite, switches, list)| {
+        write("routers", name, &[&[*suite, *switches], &list.concat()[..]].concat())
+    })
+}
+
+/// An element of DER.
+fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let head = match content.len() {
+        len @ 0..0x80 => vec![tag, len as u8],
+        len @ 0x80..0x100 => vec![tag, 0x81, len as u8],
+        len => [&[tag, 0x82][..], &(len as u16).to_be_bytes()].concat(),
+    };
+    [head, content].concat()
+}
+
+/// Answers to a real question, signed by nobody: the target's provider takes any signature.
+fn revocation() -> io::Result<()> {
+    let wrong = |error: rcgen::Error| io::Error::other(error);
+    let ca_key = rcgen::KeyPair::generate().map_err(wrong)?;
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let anchor = ca.self_signed(&ca_key).map_err(wrong)?;
+    let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
+    let mut leaf = rcgen::CertificateParams::default();
+    leaf.subject_alt_names = vec![rcgen::SanType::Rfc822Name("client@my.domain".try_into().map_err(wrong)?)];
+    leaf.serial_number = Some(rcgen::SerialNumber::from(0x17));
+    leaf.crl_distribution_points = vec![rcgen::CrlDistributionPoint { uris: vec!["http://a/c".to_owned()] }];
+    let ocsp = tlv(0x30, &[&[6, 8, 0x2b, 6, 1, 5, 5, 7, 48, 1], &tlv(0x86, &[b"http://a/o"])]);
+    leaf.custom_extensions =
+        vec![rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], tlv(0x30, &[&ocsp]))];
+    let key = rcgen::KeyPair::generate().map_err(wrong)?;
+    let leaf = leaf.signed_by(&key, &issuer).map_err(wrong)?;
+    let (anchor, leaf) = (anchor.der().to_vec(), leaf.der().to_vec());
+    let lengths = [(anchor.len() as u16).to_be_bytes(), (leaf.len() as u16).to_be_bytes()].concat();
+    let save = |kind: u8, name: &str, answer: &[u8]| {
+        let octets = [&[kind][..], &lengths, &anchor, &leaf, answer].concat();
+        write("revocation_answers", name, &octets)
+    };
+    for (name, serial) in [("crl-good", 5), ("crl-revoked", 0x17)] {
+        let crl = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2025, 12, 1),
+            next_update: rcgen::date_time_ymd(2027, 12, 1),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: rcgen::SerialNumber::from(serial),
+                revocation_time: rcgen::date_time_ymd(2025, 11, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        save(1, name, crl.signed_by(&issuer).map_err(wrong)?.der())?;
+    }
+    let verified = verify_peer(
+        &fuzzing::PROVIDER,
+        &[leaf.clone().into()],
+        &Identity::Rfc822("client@my.domain".to_owned()),
+        &[anchor.clone().into()],
+        &[],
+        Revocation::Strict,
+        SystemTime::UNIX_EPOCH + Duration::from_secs(WALL),
+    );
+    let verified = verified.map_err(io::Error::other)?;
+    let request = verified.queries[0].ocsp_request(&fuzzing::PROVIDER, None).map_err(io::Error::other)?;
+    // Four sequences around it: OCSPRequest, TBSRequest, requestList, Request. Each header has two octets.
+    let cert_id = &request[8..];
+    let [this, next] = [&b"20251231235900Z"[..], b"20260102000000Z"].map(|time| tlv(0x18, &[time]));
+    let nonce = tlv(0x04, &[&tlv(0x04, &[NONCE])]);
+    let nonce = tlv(0x30, &[&[6, 9, 0x2b, 6, 1, 5, 5, 7, 48, 1, 2], &nonce]);
+    let nonce = tlv(0xa1, &[&tlv(0x30, &[&nonce])]);
+    let key_hash =
+        fuzzing::PROVIDER.hashes.digest(HashAlgorithm::Sha1, &[rcgen::PublicKeyData::der_bytes(&ca_key)]);
+    let responder = tlv(0xa2, &[&tlv(0x04, &[&key_hash.map_err(io::Error::other)?])]);
+    let revoked = tlv(0xa1, &[&tlv(0x18, &[b"20251101000000Z"])]);
+    for (name, status, with_next, nonce) in [
+        ("ocsp-good", &[0x80, 0][..], true, &nonce[..]),
+        ("ocsp-revoked", &revoked, true, &[]),
+        ("ocsp-unknown", &[0x82, 0], true, &nonce),
+        ("ocsp-without-next-update", &[0x80, 0], false, &nonce),
+    ] {
+        let until = if with_next { tlv(0xa0, &[&next]) } else { Vec::new() };
+        let single = tlv(0x30, &[cert_id, status, &this, &until]);
+        let data = tlv(0x30, &[&responder, &this, &tlv(0x30, &[&single]), nonce]);
+        // ecdsa-with-SHA256
+        let algorithm = [0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+        let basic = tlv(0x30, &[&data, &algorithm, &tlv(0x03, &[&[0; 9]])]);
+        let bytes = tlv(0x30, &[&[6, 9, 0x2b, 6, 1, 5, 5, 7, 48, 1, 1], &tlv(0x04, &[&basic])]);
+        save(0, name, &tlv(0x30, &[&[0x0a, 1, 0], &tlv(0xa0, &[&bytes])]))?;
+    }
+    save(0, "ocsp-try-later", &[0x30, 3, 0x0a, 1, 3])
 }

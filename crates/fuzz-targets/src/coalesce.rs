@@ -130,7 +130,7 @@ fn packet(input: &mut Input<'_>, next_sequence: &mut [u32; 4]) -> (usize, Vec<u8
 }
 
 /// Addresses, protocol and ports.
-fn flow(packet: &[u8]) -> ([u8; 32], u8, [u8; 4]) {
+pub(crate) fn flow(packet: &[u8]) -> ([u8; 32], u8, [u8; 4]) {
     let addresses = packet[8..40].try_into().expect("32 octets");
     let ports = if mergeable(packet) { packet[40..44].try_into().expect("4 octets") } else { [0; 4] };
     (addresses, packet[6], ports)
@@ -142,7 +142,7 @@ fn mergeable(packet: &[u8]) -> bool {
 }
 
 /// The packet with one spelling of a checksum of zero: both are right, and the splitter writes one.
-fn plain(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn plain(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     let at = match packet[6] {
         6 => 56,

@@ -123,7 +123,7 @@ pub fn replay_window(data: &[u8]) {
 }
 
 /// RFC 4303 appendix A2.1, line by line. `None`: a number behind the last.
-fn infer(top: u64, low: u32, size: u64) -> Option<u64> {
+pub(crate) fn infer(top: u64, low: u32, size: u64) -> Option<u64> {
     let (th, tl) = (top >> 32, top & 0xffff_ffff);
     let low = u64::from(low);
     let high = if tl >= size - 1 {

@@ -87,6 +87,10 @@ pub fn ike_endpoints(data: &[u8]) {
         client.per_resource = PerResource { wanted: 4, limit: 8 };
         broker.per_resource = PerResource { wanted: 1, limit: 3 };
     }
+    if decisions & 2 != 0 {
+        // So small that IKE_AUTH and rekeys come in fragments.
+        (client.fragment_size, broker.fragment_size) = (Some(256), Some(256));
+    }
     let mut pair = Pair::new(fuzzing::PROVIDER, client, broker);
     let fates = Arc::new(Mutex::new(VecDeque::from(fates.to_vec())));
     let network = Arc::clone(&fates);

@@ -73,9 +73,10 @@ impl Invitation {
             "It holds no private key: that stays where the request was made."
         };
         let body = toml::to_string(self).context("cannot write the invitation")?;
+        // In a comment a line end would end it.
+        let (broker, name) = (self.broker.escape_debug(), self.name.escape_debug());
         Ok(format!(
-            "# An invitation to the IPv6 tunnel of {}. {secret}\n# sudo ferry6 client join FILE && sudo ferry6 client up {}\n{body}",
-            self.broker, self.name
+            "# An invitation to the IPv6 tunnel of {broker}. {secret}\n# sudo ferry6 client join FILE && sudo ferry6 client up {name}\n{body}"
         ))
     }
 

@@ -78,7 +78,10 @@ fn join(args: &Args, file: &Path) -> anyhow::Result<ExitCode> {
     write_public(&stage.path().join("ca.crt"), invitation.ca.as_bytes())?;
     write_public(&stage.path().join("client.crt"), invitation.cert.as_bytes())?;
     write_secret(&stage.path().join("client.key"), key.as_bytes())?;
-    write_public(&stage.path().join("client.toml"), text(&invitation, &name, &args.dir).as_bytes())?;
+    write_public(
+        &stage.path().join("client.toml"),
+        configuration_of(&invitation, &name, &args.dir).as_bytes(),
+    )?;
     let client = config::client(&stage.path().join("client.toml"))
         .map_err(|e| usage(said_of(&e.to_string(), stage.path(), file)))?;
     for warning in &client.warnings {
@@ -124,14 +127,17 @@ fn pending_key(home: &Path, name: &str) -> anyhow::Result<Zeroizing<String>> {
     Ok(key)
 }
 
-fn text(invitation: &Invitation, name: &str, dir: &Path) -> String {
+/// The `client.toml` of an invitation: the broker's address and identity out of it, and nothing else.
+pub fn configuration_of(invitation: &Invitation, name: &str, dir: &Path) -> String {
+    // As TOML quotes: Rust's own form has escapes that TOML doesn't know.
+    let quoted = |text: &str| toml::Value::from(text).to_string();
     // Tunnels of another directory keep to it: two of one name do not meet.
     let control = if dir == Path::new(super::DIRECTORY) {
         format!("{}/{name}.sock", config::RUN_DIR)
     } else {
         "client.sock".to_owned()
     };
-    let mut broker = format!("[broker]\naddress = {:?}\n", invitation.broker);
+    let mut broker = format!("[broker]\naddress = {}\n", quoted(&invitation.broker));
     if invitation.port != 500 {
         broker += &format!("port = {}\n", invitation.port);
     }
@@ -140,9 +146,10 @@ fn text(invitation: &Invitation, name: &str, dir: &Path) -> String {
     }
     format!(
         "# Made by `ferry6 client join`. Every key: docs/configuration.md; check with: ferry6 client --check --config FILE\n\
-         control = {control:?}\n\n{broker}\n[local]\ncert = \"client.crt\"\nkey = \"client.key\"\n\n\
-         [remote]\nid = {:?}\nca = \"ca.crt\"\n",
-        invitation.broker_id
+         control = {}\n\n{broker}\n[local]\ncert = \"client.crt\"\nkey = \"client.key\"\n\n\
+         [remote]\nid = {}\nca = \"ca.crt\"\n",
+        quoted(&control),
+        quoted(&invitation.broker_id)
     )
 }
 

@@ -144,15 +144,18 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, group: boo
         let calls = calls.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(error) = caller(stream, &calls, group).await {
+            if let Err(error) = converse(stream, &calls, group).await {
                 tracing::debug!("control socket: {error}");
             }
         });
     }
 }
 
-/// One caller: requests and responses in turn.
-async fn caller(stream: UnixStream, calls: &mpsc::Sender<Call>, group: bool) -> std::io::Result<()> {
+/// One caller: requests and responses in turn. [`serve`] does this with each; on its own it is there for tests.
+///
+/// # Errors
+/// The caller is gone, or too slow to take what was said.
+pub async fn converse(stream: UnixStream, calls: &mpsc::Sender<Call>, group: bool) -> std::io::Result<()> {
     let ours = |uid: u32| uid == 0 || uid == nix::unistd::geteuid().as_raw();
     let allowed = group || stream.peer_cred().is_ok_and(|c| ours(c.uid()));
     let (read, mut write) = stream.into_split();
