@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{broker, client, control, demo, logging, pki};
+use crate::{broker, client, control, demo, import, logging, pki};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ Examples:
   ferry6 broker --config broker.toml --check        is the configuration right?
   ferry6 broker --config broker.toml                run a broker in the foreground
   ferry6 client --config client.toml                run a client in the foreground
+  ferry6 import /etc/iked.conf                      what it would be as broker.toml
   ferry6 status                                     flows and SAs of the running daemons
 
 Exit codes: 0 done, 1 failed at run time, 2 wrong usage or configuration.";
@@ -45,6 +46,8 @@ pub enum Command {
     Down(control::command::DownArgs),
     /// Make a CA and certificates, and look at them.
     Pki(pki::Args),
+    /// Turn the configuration of strongSwan or OpenIKED into one of ferry6.
+    Import(import::Args),
     /// Show a tunnel between two ferry6 processes in network namespaces made for it.
     Demo(demo::Args),
 }
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Up(args) => control::command::up(args),
         Command::Down(args) => control::command::down(args),
         Command::Pki(args) => pki::run(args),
+        Command::Import(args) => import::run(args),
         Command::Demo(args) => demo::run(args),
     };
     match result {

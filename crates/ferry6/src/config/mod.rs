@@ -67,4 +67,4 @@ pub fn control_socket(path: &Path) -> Option<std::path::PathBuf> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -32,7 +32,7 @@ fn secret(dir: &Path, name: &str, text: impl AsRef<[u8]>) {
 }
 
 /// A directory with the files that the examples name.
-fn files() -> TempDir {
+pub(crate) fn files() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
     let ca_key = KeyPair::generate().unwrap();
