@@ -312,7 +312,9 @@ impl Run {
                     let mut datagram = self.wire[to][which].clone();
                     let at = at % datagram.octets.len();
                     datagram.octets[at] ^= change.max(1);
-                    datagram.sealed = None;
+                    // One that was changed before may be whole again.
+                    let whole = self.past[to].iter().find(|sent| sent.octets == datagram.octets);
+                    datagram.sealed = whole.and_then(|sent| sent.sealed.clone());
                     self.wire[to].insert(which, datagram);
                 }
             }
@@ -353,6 +355,10 @@ impl Run {
                 let mut octets = octets.to_vec();
                 input.0 = rest;
                 octets.resize(len, 0xff);
+                if octets[0] != 0 && len > 1 {
+                    // No SPI of ours: what is too short for its suite is for another target.
+                    octets[0] |= 0x80;
+                }
                 let source = self.ends[side].address;
                 self.wire[to].push_front(Datagram { octets, source, tos: 0, sealed: None });
             }

@@ -15,6 +15,7 @@ pub mod device;
 pub mod gro;
 pub mod gso;
 pub mod icmp;
+mod parking;
 mod roaming;
 pub mod router;
 pub mod sad;

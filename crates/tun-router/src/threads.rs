@@ -8,6 +8,7 @@ use crate::batch::{Handoff, Received, SendBatch};
 use crate::counters::{DropReason, Drops};
 use crate::device::{READ_BUFFER_LEN, TunQueue, TunWriter};
 use crate::gro::TunSink;
+use crate::parking::Parking;
 use crate::udp::{Receiver as UdpReceiver, Sender as UdpSender};
 use crate::virtio::{HEADER_LEN, Header};
 use crate::worker::{
@@ -20,7 +21,7 @@ use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -45,31 +46,26 @@ pub(crate) struct IkeDatagram {
 #[derive(Debug)]
 pub(crate) struct Waker {
     event: EventFd,
-    parked: AtomicBool,
+    parking: Parking,
 }
 
 impl Waker {
     fn new() -> io::Result<Self> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { event, parked: AtomicBool::new(false) })
+        Ok(Self { event, parking: Parking::default() })
     }
 
     /// To be called after a message was put into the mailbox.
     fn wake(&self) {
-        // The swap is ordered after the message, and the owner looks into its mailbox after it has set the flag: one of the
-        // two sees the other.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.parked.swap(false, Ordering::SeqCst) {
+        self.parking.wake(|| {
             // It can only fail when the counter is full, and then the thread is awake.
             let _ = self.event.write(1);
-        }
+        });
     }
 
     /// Blocks until `fd` is readable, or until it is woken; not at all where `nothing_waits` is false.
     fn park(&self, fd: Option<BorrowedFd<'_>>, nothing_waits: impl Fn() -> bool) {
-        self.parked.store(true, Ordering::SeqCst);
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if nothing_waits() {
+        self.parking.park(nothing_waits, || {
             let event = self.event.as_fd();
             // Where there is no `fd`, the event stands twice.
             let mut fds = [event, fd.unwrap_or(event)].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
@@ -81,8 +77,7 @@ impl Waker {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
-        }
-        self.parked.store(false, Ordering::SeqCst);
+        });
     }
 }
 

@@ -239,6 +239,8 @@ impl Model {
             (None, _) => Some(DropReason::InReplayTooOld),
             (Some(number), _) if number + u64::from(WINDOW) <= sa.top => Some(DropReason::InReplayTooOld),
             (Some(number), _) if sa.seen.contains(&number) => Some(DropReason::InReplayDuplicate),
+            // Far behind, an extended number seems to be far ahead (RFC 4303 appendix A2.1), which the ICV refutes.
+            (Some(number), _) if number >> 32 != 0 => Some(DropReason::InIntegrity),
             (_, None) => Some(DropReason::InIntegrity),
             _ => None,
         };
