@@ -18,6 +18,11 @@ const fn address(client: u32) -> u128 {
 }
 
 impl Clients {
+    /// A client's address.
+    pub fn address(client: u32) -> Ipv6Addr {
+        Ipv6Addr::from_bits(address(client))
+    }
+
     /// A packet to a client.
     #[inline]
     pub fn flow(client: u32) -> Flow {

@@ -1,6 +1,9 @@
 //! What the benchmarks share: suites, keys, payloads. Run them with `cargo bench throughput`.
 
+pub mod bare;
 pub mod databases;
+pub mod handshakes;
+pub mod workers;
 
 use ferry6_crypto::{CipherSuite, CryptoProvider, PacketKeys, Spi, aws_lc, rustcrypto};
 

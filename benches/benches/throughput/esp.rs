@@ -2,8 +2,9 @@
 
 use divan::{Bencher, counter::BytesCount};
 use ferry6_benches::{SIZES, SPI, keys, providers};
+use ferry6_crypto::provider::LANES;
 use ferry6_crypto::{CipherSuite, CryptoProvider};
-use ferry6_esp::{InboundSa, OutboundSa, Overhead, next_header::IPV6, sealed_len};
+use ferry6_esp::{InboundSa, OutboundSa, Overhead, Plain, next_header::IPV6, sealed_len};
 use std::fmt;
 
 #[derive(Clone)]
@@ -42,6 +43,18 @@ fn seal(bencher: Bencher<'_, '_>, case: &Case) {
     let mut buffer = vec![0x11; sealed_len(case.suite, case.payload)];
     bencher.counter(BytesCount::new(case.payload)).bench_local(|| {
         sa.seal(&mut buffer, case.payload, IPV6).expect("there is room");
+        buffer.last().copied()
+    });
+}
+
+/// Eight packets one behind the other, as the send batch has them; the columns are of all eight.
+#[divan::bench(args = cases(), max_time = 0.06)]
+fn seal_batch(bencher: Bencher<'_, '_>, case: &Case) {
+    let mut sa = OutboundSa::new(&case.provider, SPI, &keys(case.suite), true).expect("the keys fit");
+    let mut buffer = vec![0x11; LANES * sealed_len(case.suite, case.payload)];
+    let plain = [Plain { len: case.payload, next_header: IPV6 }; LANES];
+    bencher.counter(BytesCount::new(LANES * case.payload)).bench_local(|| {
+        sa.seal_batch(&mut buffer, &plain).expect("there is room");
         buffer.last().copied()
     });
 }

@@ -7,6 +7,11 @@ pub const MAX_UDP_PAYLOAD: usize = 65_507;
 /// The most segments in one GSO send (UDP_MAX_SEGMENTS of `linux/udp.h`; older kernels have 64).
 pub const MAX_SEGMENTS: usize = 64;
 
+/// Full GSO sends that one system call should take where there is enough to send. A super-packet of 64 KiB is a little more than one
+/// with ESP around its segments: sent by itself it would be a long run and a short one, and the peer's device would get two
+/// super-packets for one. Sent with others behind it only the last run is short.
+const RIPE: usize = 3;
+
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpPath {
@@ -52,7 +57,8 @@ impl SendBatch {
         Self {
             buffer: vec![0; capacity].into_boxed_slice(),
             used: 0,
-            runs: Vec::with_capacity(64),
+            // As many as there are packets when it is ripe, and a super-packet's on top.
+            runs: Vec::with_capacity(4 * RIPE * MAX_SEGMENTS),
             packets: 0,
             max_segments: MAX_SEGMENTS,
         }
@@ -89,10 +95,10 @@ impl SendBatch {
         self.runs.push(Run { start, len, segment: len, count: 1, path, tos });
     }
 
-    /// Whether it is time to send: enough for a full GSO send, or many packets.
+    /// Whether it is time to send: enough for some full GSO sends.
     #[inline]
     pub fn is_ripe(&self) -> bool {
-        self.used >= MAX_UDP_PAYLOAD || self.packets >= 2 * MAX_SEGMENTS
+        self.used >= RIPE * MAX_UDP_PAYLOAD || self.packets >= 2 * RIPE * MAX_SEGMENTS
     }
 
     /// Datagrams in it.

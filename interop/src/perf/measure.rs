@@ -23,6 +23,9 @@ pub const SMALL: usize = 64;
 /// Pause between a ping's answer and the next one: long enough that all threads have gone to sleep.
 const PING_PAUSE: Duration = Duration::from_millis(2);
 
+/// How long iperf3's server may refuse a transfer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What one round of one subject gave.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
@@ -43,20 +46,21 @@ pub struct Sample {
 /// All of one subject, `seconds` for each transfer.
 pub fn sample(standing: &Standing, seconds: f64) -> Result<Sample> {
     let mut sample = Sample::default();
-    let processes = standing.processes();
-    let (cpu, machine) = (process_seconds(&processes)?, machine_seconds()?);
-    let mut octets = 0.0;
+    let (mut octets, mut cpu, mut machine) = (0.0, 0.0, 0.0);
     for (slot, (streams, down)) in [(1, false), (1, true), (4, false), (4, true)].into_iter().enumerate() {
         let transfer = tcp(standing, streams, down, seconds)?;
         sample.tcp[slot] = transfer.gbits;
         octets += transfer.octets;
+        cpu += transfer.cpu;
+        machine += transfer.machine;
     }
     ensure!(octets > 0.0, "no octet passed in TCP");
+    let processes = standing.processes();
     if !processes.is_empty() {
-        sample.cpu_tunnel = Some((process_seconds(&processes)? - cpu) / (octets / 1e9));
+        sample.cpu_tunnel = Some(cpu / (octets / 1e9));
         sample.rss = Some(peak_memory(&processes)?);
     }
-    sample.cpu_machine = (machine_seconds()? - machine) / (octets / 1e9);
+    sample.cpu_machine = machine / (octets / 1e9);
     let (client, server) = (&standing.net.client, &standing.net.server);
     let (client_address, server_address) = (standing.client_address().parse()?, net::SERVER.parse()?);
     sample.udp[0] = flood(client, server, server_address, seconds)? / 1e3;
@@ -79,6 +83,10 @@ pub struct Transfer {
     pub gbits: f64,
     /// Octets received.
     pub octets: f64,
+    /// CPU seconds of both ends' processes meanwhile.
+    cpu: f64,
+    /// And of the whole machine.
+    machine: f64,
 }
 
 /// The server of iperf3, for one transfer or many.
@@ -114,17 +122,33 @@ pub fn tcp(standing: &Standing, streams: u32, down: bool, seconds: f64) -> Resul
     if down {
         command.arg("-R");
     }
-    let mut last = None;
-    // The server may still be busy with the end of the transfer before.
-    for _ in 0..20 {
-        match run(&mut command, "iperf3") {
-            Ok(text) => return transfer(&text),
-            Err(error) if format!("{error}").contains("busy") => last = Some(error),
-            Err(error) => return Err(error),
+    // iperf3's server takes one test at a time, and for a moment after one it is busy, or resets a connection. What it refused
+    // is done again, as a whole.
+    let begin = Instant::now();
+    loop {
+        let (cpu, machine) = (process_seconds(&standing.processes())?, machine_seconds()?);
+        match run(&mut command, "iperf3").and_then(|text| transfer(&text)) {
+            Ok(transfer) => {
+                return Ok(Transfer {
+                    cpu: process_seconds(&standing.processes())? - cpu,
+                    machine: machine_seconds()? - machine,
+                    ..transfer
+                });
+            }
+            Err(error) => {
+                let text = format!("{error:#}");
+                let passes = text.contains("busy") || text.contains("reset by peer");
+                if !passes || begin.elapsed() > PATIENCE + Duration::from_secs_f64(seconds) {
+                    return Err(error);
+                }
+                if !text.contains("busy") {
+                    let cause = text.lines().find(|line| line.contains("\"error\"")).unwrap_or(&text);
+                    println!("    {}: once more, for {}", standing.subject.name, cause.trim());
+                }
+            }
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(200));
     }
-    Err(last.context("iperf3 was busy")?)
 }
 
 fn transfer(json: &str) -> Result<Transfer> {
@@ -142,6 +166,8 @@ fn transfer(json: &str) -> Result<Transfer> {
     Ok(Transfer {
         gbits: number("/end/sum_received/bits_per_second")? / 1e9,
         octets: number("/end/sum_received/bytes")?,
+        cpu: 0.0,
+        machine: 0.0,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The fast provider: AWS-LC through `aws-lc-rs`.
 //!
 //! What AWS-LC does not have comes from the other provider's libraries: the MODP groups, and signing with
-//! RSA-SHA-1 or with a hash that is not the curve's usual one. Where the processor has VAES, AES-GCM for packets is ring's.
+//! RSA-SHA-1 or with a hash that is not the curve's usual one. AES-GCM for packets is ring's where that is faster.
 
 mod gcm;
 mod groups;
@@ -22,3 +22,8 @@ pub static PROVIDER: CryptoProvider = CryptoProvider {
     groups: &groups::Groups,
     signatures: &signatures::Signatures,
 };
+
+/// Whether AES-GCM for packets is ring's on this processor, rather than AWS-LC's.
+pub fn aes_gcm_is_rings() -> bool {
+    gcm::is_faster()
+}

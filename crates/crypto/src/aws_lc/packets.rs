@@ -217,7 +217,7 @@ impl OpeningKey for CbcHmacOpening {
 mod tests {
     use super::*;
 
-    /// On a processor with VAES the tests of the provider meet ring alone, elsewhere AWS-LC alone: so here each opens what the
+    /// On one processor the tests of the provider meet ring alone, on another AWS-LC alone: so here each opens what the
     /// other has sealed.
     #[test]
     fn ring_and_aws_lc_are_the_same() {

@@ -20,8 +20,8 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Octets of the send batch: a full GSO send and the largest super-packet's worth of usual segments behind it.
-const BATCH_LEN: usize = 256 * 1024;
+/// Octets of the send batch: where it is ripe, with the largest super-packet's worth of usual segments behind it.
+const BATCH_LEN: usize = 320 * 1024;
 
 /// What the outbound half needs of the world.
 pub trait OutboundIo: TunSink {
