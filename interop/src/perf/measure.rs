@@ -41,6 +41,27 @@ pub struct Sample {
     pub ping: [f64; 2],
     /// Resident memory of the larger end, as high as it ever was, MB of 10^6 octets; `None` without a tunnel.
     pub rss: Option<f64>,
+    /// CPU time of both ends' processes while the other subjects had their turns: ms a second; `None` without a tunnel, or others.
+    pub idle: Option<f64>,
+}
+
+/// CPU time of a subject from one of its turns to the next: it has nothing to do then.
+pub struct Idle(Instant, f64);
+
+impl Idle {
+    /// From now on.
+    pub fn begin(standing: &Standing) -> Result<Self> {
+        Ok(Self(Instant::now(), process_seconds(&standing.processes())?))
+    }
+
+    /// Until now, in ms a second; `None` where it was too short to tell, for the kernel counts hundredths of a second.
+    pub fn end(&self, standing: &Standing) -> Result<Option<f64>> {
+        let (time, processes) = (self.0.elapsed().as_secs_f64(), standing.processes());
+        if processes.is_empty() || time < 5.0 {
+            return Ok(None);
+        }
+        Ok(Some((process_seconds(&processes)? - self.1) / time * 1e3))
+    }
 }
 
 /// All of one subject, `seconds` for each transfer.

@@ -15,7 +15,7 @@ mod subject;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use ferry6::lab;
-use measure::Iperf;
+use measure::{Idle, Iperf, Sample};
 use nix::sys::signal::{SigSet, Signal};
 use report::Row;
 use std::fs;
@@ -176,13 +176,16 @@ fn run(cli: &Cli) -> Result<bool> {
     }
     let mut rows: Vec<Row> =
         standing.iter().map(|(s, _)| Row { subject: s.subject, samples: Vec::new() }).collect();
+    let mut idle: Vec<_> = standing.iter().map(|(up, _)| Idle::begin(up).ok()).collect();
     let begin = Instant::now();
     for round in 0..usize::from(cli.rounds) {
         for step in 0..standing.len() {
             // Each round begins with another one.
             let index = (round + step) % standing.len();
             let (up, _) = &standing[index];
-            let sample = measure::sample(up, cli.seconds);
+            let idled = idle[index].as_ref().and_then(|idle| idle.end(up).ok().flatten());
+            let sample = measure::sample(up, cli.seconds).map(|sample| Sample { idle: idled, ..sample });
+            idle[index] = Idle::begin(up).ok();
             let name = up.subject.name;
             match &sample {
                 Ok(s) => println!(

@@ -28,6 +28,7 @@ pub const COLUMNS: &[(&str, &str, usize, Figure)] = &[
     ("ping p50", "µs", 0, |s| Some(s.ping[0])),
     ("p99", "µs", 0, |s| Some(s.ping[1])),
     ("RSS", "MB", 1, |s| s.rss),
+    ("idle CPU", "ms/s", 2, |s| s.idle),
 ];
 
 /// The median; the lower one of two in the middle counts half.
@@ -160,6 +161,16 @@ pub fn goals(rows: &[Row]) -> Vec<Goal> {
             add(format!("{heading} against the best peer, {name}"), goal, at_most, ratio);
         }
     }
+    // No ratios: bounds.
+    for (index, goal) in [(10, 20.0), (11, 1.0)] {
+        let (heading, unit, _, figure) = COLUMNS[index];
+        add(
+            format!("{heading}, {unit}"),
+            goal,
+            true,
+            ratio(rounds, |r| ours.figure(r, figure), |_| Some(1.0)),
+        );
+    }
     goals
 }
 
@@ -258,6 +269,7 @@ mod tests {
                     udp: [udp; 2],
                     ping: [ping; 2],
                     rss: None,
+                    idle: None,
                 })
             })
             .collect();
