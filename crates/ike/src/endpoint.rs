@@ -411,6 +411,22 @@ impl Endpoint {
         result
     }
 
+    /// Asks whether an IKE message of `len` octets crosses the path whole, by an INFORMATIONAL exchange with DF (in the manner of
+    /// RFC 8899, for which the peer need know nothing of it). [`Event::PathSize`] tells; nothing does where the path in
+    /// use, or the IKE SA, is replaced meanwhile.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownSa`]; [`CommandError::NotNow`] where the peer, or the configuration, has no IKE fragmentation: a
+    /// message that is too large could not get through in another way then, and would end the IKE SA.
+    pub fn probe_path_size(&mut self, now: Now, ike: IkeSaId, len: usize) -> Result<(), CommandError> {
+        let spi = *self.by_id.get(&ike).ok_or(CommandError::UnknownSa)?;
+        let fragments = self.established_at(spi).is_some_and(|s| s.window.fragment_size().is_some());
+        if !fragments {
+            return Err(CommandError::NotNow("there is no IKE fragmentation with this peer"));
+        }
+        self.task(now, ike, Task::ProbeSize(len))
+    }
+
     fn task(&mut self, now: Now, ike: IkeSaId, task: Task) -> Result<(), CommandError> {
         let spi = *self.by_id.get(&ike).ok_or(CommandError::UnknownSa)?;
         self.with_established(spi, |mut s, endpoint, common| {
@@ -440,6 +456,11 @@ impl Endpoint {
     /// Whether there is no IKE SA: [`Self::ike_sas`] would be empty.
     pub fn is_idle(&self) -> bool {
         !self.by_id.values().any(|spi| self.sas.contains_key(spi))
+    }
+
+    /// Where the peer of an IKE SA is.
+    pub fn remote_of(&self, ike: IkeSaId) -> Option<std::net::SocketAddr> {
+        self.path_of(ike).map(|path| path.remote)
     }
 
     /// All IKE SAs, for `status`.

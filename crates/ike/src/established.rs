@@ -90,6 +90,8 @@ pub(crate) enum Task {
     CheckPath,
     /// MOBIKE: our other addresses.
     TellAddresses,
+    /// Does a message of so many octets cross the path whole?
+    ProbeSize(usize),
 }
 
 /// One type for each answer that may be awaited.
@@ -101,6 +103,8 @@ pub(crate) enum Pending {
     Probe,
     Update(Update),
     CheckPath(PathCheck),
+    /// With the octets of the message.
+    ProbeSize(usize),
     /// Something that needs no answer but that it arrived.
     Tell,
 }
@@ -208,6 +212,8 @@ impl Established {
         common: &mut IkeSaCommon,
         datagram: &Datagram<'_>,
     ) -> State {
+        // An answer that comes only to its fragments says nothing of the path.
+        let probing_size = self.window.is_probing_size();
         match self.window.receive(datagram, &mut endpoint.events) {
             Incoming::Nothing => State::Established(self),
             Incoming::Seen => {
@@ -220,7 +226,7 @@ impl Established {
                 common.timers.stop(Timer::Retransmit);
                 self.on_answer_from(endpoint, common, datagram.path);
                 match payloads {
-                    Ok(payloads) => self.on_response(endpoint, now, common, &payloads),
+                    Ok(payloads) => self.on_response(endpoint, now, common, &payloads, probing_size),
                     Err(why) => {
                         let reason = CloseReason::PeerMisbehaved(format!("a response cannot be read: {why}"));
                         self.pending = None;
@@ -300,6 +306,7 @@ impl Established {
         now: Now,
         common: &mut IkeSaCommon,
         payloads: &Payloads,
+        probing_size: bool,
     ) -> State {
         let state = match self.pending.take() {
             Some(Pending::Child(request)) => (*request).on_response(self, endpoint, now, common, payloads),
@@ -314,6 +321,13 @@ impl Established {
             Some(Pending::CheckPath(check)) => check.on_response(self, endpoint, now, common, payloads),
             Some(Pending::Probe) => {
                 self.on_probed(endpoint, common, payloads);
+                State::Established(self)
+            }
+            Some(Pending::ProbeSize(len)) => {
+                if probing_size {
+                    let (ike, taken) = (common.id, Some(len));
+                    endpoint.events.push_back(Event::PathSize { ike, taken });
+                }
                 State::Established(self)
             }
             Some(Pending::Tell) | None => State::Established(self),
@@ -422,6 +436,11 @@ impl Established {
                     Ok(())
                 }
                 Task::CheckPath => self.check_path(endpoint, now, common),
+                Task::ProbeSize(len) => {
+                    let len = self.window.probe_size(endpoint, now, common, len);
+                    self.pending = Some(Pending::ProbeSize(len));
+                    Ok(())
+                }
                 Task::TellAddresses => {
                     self.tell_addresses(endpoint, now, common);
                     Ok(())
@@ -581,6 +600,7 @@ impl Established {
     pub(crate) fn set_path(&mut self, endpoint: &mut Endpoint, common: &mut IkeSaCommon, path: Path) {
         if common.path != path {
             common.path = path;
+            self.window.path_changed();
             endpoint.events.push_back(Event::MovePath { ike: common.id, path });
         }
     }

@@ -33,6 +33,8 @@ pub struct Transmit {
     pub path: Path,
     /// The message, without marker.
     pub payload: Bytes,
+    /// It must not be fragmented on the way (DF): it asks whether the path takes its size.
+    pub dont_fragment: bool,
 }
 
 /// One direction of a Child SA.
@@ -238,6 +240,13 @@ pub enum Event {
         ike: IkeSaId,
         /// Where to.
         path: Path,
+    },
+    /// What became of `Endpoint::probe_path_size`.
+    PathSize {
+        /// Which IKE SA.
+        ike: IkeSaId,
+        /// Octets of the message that arrived whole, at most what was asked for; `None`: nobody answered it.
+        taken: Option<usize>,
     },
     /// An IKE SA is up; its first Child SA's `InstallChildSa` comes with it.
     Established(Box<Established>),

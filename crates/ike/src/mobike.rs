@@ -212,6 +212,10 @@ impl Established {
 
     /// Before a request is repeated: where to. When the path in use seems dead, the others take turns with it.
     pub(crate) fn choose_path(&mut self, endpoint: &Endpoint, common: &IkeSaCommon) {
+        // What gets no answer because of its size says nothing of the path.
+        if self.window.is_probing_size() {
+            return;
+        }
         let tries = self.window.tries();
         let others = match &self.pending {
             // The peer may be at its old address still.

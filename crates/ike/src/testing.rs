@@ -456,7 +456,7 @@ impl Pair {
         self.queue.insert((self.now.monotonic + after, self.sequence), (to, wire));
     }
 
-    fn transmit(&mut self, side: Side, Transmit { path, payload }: Transmit) {
+    fn transmit(&mut self, side: Side, Transmit { path, payload, .. }: Transmit) {
         self.sent.push((side, payload.clone()));
         let path = match side {
             Side::Client => {
@@ -519,6 +519,7 @@ impl Pair {
                     assert!(!left, "Closed before RemoveChildSa");
                 }
                 Event::MovePath { .. }
+                | Event::PathSize { .. }
                 | Event::Established(_)
                 | Event::IkeRekeyed { .. }
                 | Event::IkeKeys(_)

@@ -5,6 +5,7 @@ use crate::config::{Now, Retransmit, Role};
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon};
 use crate::event::{CloseReason, Event, Path, Transmit};
 use crate::keymat::IkeKeys;
+use crate::notify;
 use crate::payloads::{Payloads, Unreadable};
 use crate::timer::Timer;
 use crate::wire::message::{HeaderFields, encode_payloads};
@@ -25,9 +26,57 @@ impl Packets {
     }
     pub(crate) fn transmit(&self, path: Path, events: &mut VecDeque<Event>) {
         for payload in &self.0 {
-            events.push_back(Event::Transmit(Transmit { path, payload: payload.clone() }));
+            let (payload, dont_fragment) = (payload.clone(), false);
+            events.push_back(Event::Transmit(Transmit { path, payload, dont_fragment }));
         }
     }
+    fn transmit_whole(&self, path: Path, events: &mut VecDeque<Event>) {
+        for payload in &self.0 {
+            let (payload, dont_fragment) = (payload.clone(), true);
+            events.push_back(Event::Transmit(Transmit { path, payload, dont_fragment }));
+        }
+    }
+    /// Octets of the largest.
+    fn largest(&self) -> usize {
+        self.0.iter().map(Bytes::len).max().unwrap_or(0)
+    }
+}
+
+/// An IKE message of this size crosses every path whole: 576 octets (RFC 791 section 3.1) less IPv4 and UDP header and the
+/// non-ESP marker.
+pub(crate) const SMALL_FRAGMENT: usize = 576 - 20 - 8 - 4;
+/// So many sends of a message without an answer, and fragments of it get smaller (RFC 7383 section 2.5.1).
+const SENDS_BEFORE_SMALL: u32 = 2;
+/// A response that was asked for again so often was too large for the path, as it seems.
+const REPEATS_BEFORE_SMALL: u32 = 2;
+/// A probe of the path's size is sent so often with DF. Then it goes in small fragments, so that the window is free again.
+const PROBE_SENDS: u32 = 3;
+/// And it waits so long each time.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
+
+/// A message before it is sealed, to be cut again into smaller fragments. Its message ID stays: whoever has a fragment of the
+/// larger ones drops that when the total grows (RFC 7383 section 2.6): so it must.
+#[derive(Debug)]
+struct Content {
+    exchange: ExchangeType,
+    id: u32,
+    first: u8,
+    chain: Vec<u8>,
+}
+
+/// A request of ours.
+struct Request {
+    content: Content,
+    flight: InFlight,
+    /// It was cut again into smaller fragments.
+    made_smaller: bool,
+}
+
+/// A response of ours, kept for its retransmissions.
+struct Answered {
+    content: Content,
+    packets: Packets,
+    repeats: u32,
 }
 
 /// A request in flight.
@@ -38,6 +87,8 @@ pub(crate) struct InFlight {
     since: Instant,
     /// Where it goes, if not over the path in use.
     path: Option<Path>,
+    /// It asks whether the path takes its size: with DF, and repeated sooner.
+    probe: bool,
 }
 
 impl InFlight {
@@ -48,15 +99,22 @@ impl InFlight {
         common: &mut IkeSaCommon,
         packets: Packets,
     ) -> Self {
-        let mut this = Self { packets, tries: 0, since: now.monotonic, path: None };
+        let mut this = Self { packets, tries: 0, since: now.monotonic, path: None, probe: false };
         this.send(endpoint, now, common);
         this
     }
 
     fn send(&mut self, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) {
-        self.packets.transmit(self.path.unwrap_or(common.path), &mut endpoint.events);
+        let path = self.path.unwrap_or(common.path);
         self.tries += 1;
-        common.timers.set(Timer::Retransmit, now.monotonic + self.wait(&endpoint.config.retransmit));
+        let wait = if self.probe {
+            self.packets.transmit_whole(path, &mut endpoint.events);
+            PROBE_WAIT
+        } else {
+            self.packets.transmit(path, &mut endpoint.events);
+            self.wait(&endpoint.config.retransmit)
+        };
+        common.timers.set(Timer::Retransmit, now.monotonic + wait);
     }
 
     /// The n-th wait is `first * factor^(n-1)`, at most `max`.
@@ -122,11 +180,16 @@ pub(crate) struct Window {
     sealing: Box<dyn SealingKey>,
     opening: Box<dyn OpeningKey>,
     counter: u64,
+    /// The largest message, as configured; `None`: no fragments.
     fragment_size: Option<usize>,
+    /// And what was learnt of this path.
+    learnt_size: usize,
     next_request: u32,
-    in_flight: Option<(u32, ExchangeType, InFlight)>,
+    in_flight: Option<Request>,
     expected_request: u32,
-    answered: Option<(u32, Packets)>,
+    answered: Option<Answered>,
+    /// Octets of the largest fragment of the peer's request so far.
+    request_largest: usize,
     request_parts: Option<Box<Reassembly>>,
     response_parts: Option<Box<Reassembly>>,
 }
@@ -158,37 +221,48 @@ impl Window {
             opening: crypto.packets.opening(theirs)?,
             counter: 0,
             fragment_size,
+            learnt_size: usize::MAX,
             next_request,
             in_flight: None,
             expected_request,
             answered: None,
+            request_largest: 0,
             request_parts: None,
             response_parts: None,
         })
     }
 
+    /// The largest message, with what was learnt of the path; `None`: no fragments.
     pub(crate) fn fragment_size(&self) -> Option<usize> {
-        self.fragment_size
+        self.fragment_size.map(|size| size.min(self.learnt_size))
     }
     pub(crate) fn set_fragment_size(&mut self, size: Option<usize>) {
         self.fragment_size = size;
+    }
+    /// The path is another one: its size is to be learnt anew.
+    pub(crate) fn path_changed(&mut self) {
+        self.learnt_size = usize::MAX;
     }
     pub(crate) fn is_busy(&self) -> bool {
         self.in_flight.is_some()
     }
 
-    fn seal(&mut self, exchange: ExchangeType, response: bool, id: u32, payloads: &[Payload]) -> Packets {
+    fn content(exchange: ExchangeType, id: u32, payloads: &[Payload]) -> Content {
+        let (first, chain) = encode_payloads(payloads);
+        Content { exchange, id, first, chain }
+    }
+
+    fn seal(&mut self, content: &Content, response: bool, fragment_size: Option<usize>) -> Packets {
         let header = HeaderFields {
             initiator_spi: self.initiator_spi,
             responder_spi: self.responder_spi,
-            exchange,
+            exchange: content.exchange,
             from_initiator: self.role == Role::Initiator,
             response,
-            message_id: id,
+            message_id: content.id,
         };
-        let (first, chain) = encode_payloads(payloads);
-        let messages =
-            sk::seal(&header, first, &chain, self.sealing.as_mut(), &mut self.counter, self.fragment_size);
+        let (key, counter) = (self.sealing.as_mut(), &mut self.counter);
+        let messages = sk::seal(&header, content.first, &content.chain, key, counter, fragment_size);
         Packets(messages.into_iter().map(Bytes::from).collect())
     }
 
@@ -204,13 +278,69 @@ impl Window {
         exchange: ExchangeType,
         payloads: &[Payload],
     ) {
+        let content = Self::content(exchange, self.next_id(), payloads);
+        let packets = self.seal(&content, false, self.fragment_size());
+        let flight = InFlight::start(endpoint, now, common, packets);
+        self.in_flight = Some(Request { content, flight, made_smaller: false });
+    }
+
+    fn next_id(&mut self) -> u32 {
         assert!(self.in_flight.is_none(), "the window is one request wide");
         let id = self.next_request;
         // After 2^32 messages an IKE SA was rekeyed long ago (section 2.2).
         self.next_request = self.next_request.wrapping_add(1);
         self.response_parts = None;
-        let packets = self.seal(exchange, false, id, payloads);
-        self.in_flight = Some((id, exchange, InFlight::start(endpoint, now, common, packets)));
+        id
+    }
+
+    /// Sends an INFORMATIONAL request of at most `len` octets, one message with DF; returns how many it has. The window must be
+    /// free, and the peer one that takes fragments: where the path does not take the message, that is how it gets through.
+    ///
+    /// # Panics
+    /// When a request is in flight.
+    pub(crate) fn probe_size(
+        &mut self,
+        endpoint: &mut Endpoint,
+        now: Now,
+        common: &mut IkeSaCommon,
+        len: usize,
+    ) -> usize {
+        let id = self.next_id();
+        let of = |octets: usize| {
+            let padding = notify::plain(notify::PATH_PROBE, vec![0; octets]);
+            Self::content(ExchangeType::Informational, id, &[padding])
+        };
+        let empty = sk::sealed_len(self.sealing.suite(), of(0).chain.len());
+        let mut octets = len.saturating_sub(empty);
+        // Padding of the cipher may round up.
+        while octets > 0 && sk::sealed_len(self.sealing.suite(), of(octets).chain.len()) > len {
+            octets -= 1;
+        }
+        let content = of(octets);
+        let packets = self.seal(&content, false, None);
+        let sent = packets.largest();
+        let mut flight = InFlight { packets, tries: 0, since: now.monotonic, path: None, probe: true };
+        flight.send(endpoint, now, common);
+        self.in_flight = Some(Request { content, flight, made_smaller: false });
+        sent
+    }
+
+    /// Whether the request in flight asks for the path's size, and may still be answered as such.
+    pub(crate) fn is_probing_size(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|request| request.flight.probe)
+    }
+
+    /// Cuts the request in flight into small fragments, where the peer takes fragments and it is larger.
+    fn make_smaller(&mut self) {
+        let Some(mut request) = self.in_flight.take() else { return };
+        if self.fragment_size.is_some() && request.flight.packets.largest() > SMALL_FRAGMENT {
+            let small = self.seal(&request.content, false, Some(SMALL_FRAGMENT));
+            if small.0.len() > request.flight.packets.0.len() {
+                request.flight.packets = small;
+                request.made_smaller = !request.flight.probe;
+            }
+        }
+        self.in_flight = Some(request);
     }
 
     /// Answers a request and keeps the answer for its retransmissions.
@@ -220,38 +350,59 @@ impl Window {
         payloads: &[Payload],
         events: &mut VecDeque<Event>,
     ) {
-        let packets = self.seal(token.exchange, true, token.message_id, payloads);
+        let content = Self::content(token.exchange, token.message_id, payloads);
+        let packets = self.seal(&content, true, self.fragment_size());
         packets.transmit(token.path, events);
-        self.answered = Some((token.message_id, packets));
+        self.answered = Some(Answered { content, packets, repeats: 0 });
     }
 
-    /// The retransmission timer fired: see [`InFlight::again`].
+    /// The retransmission timer fired: see [`InFlight::again`]. A request that nobody answers gets smaller fragments.
     pub(crate) fn retransmit(
         &mut self,
         endpoint: &mut Endpoint,
         now: Now,
         common: &mut IkeSaCommon,
     ) -> Option<CloseReason> {
-        self.in_flight.as_mut().and_then(|(_, _, request)| request.again(endpoint, now, common))
+        let request = self.in_flight.as_ref()?;
+        let flight = &request.flight;
+        if flight.probe && flight.tries >= PROBE_SENDS {
+            self.end_probe(now);
+            endpoint.events.push_back(Event::PathSize { ike: common.id, taken: None });
+        } else if !flight.probe && flight.tries >= SENDS_BEFORE_SMALL && !request.made_smaller {
+            self.make_smaller();
+        }
+        self.in_flight.as_mut().and_then(|request| request.flight.again(endpoint, now, common))
+    }
+
+    /// The probe in flight becomes a request like others, with all its tries before it.
+    fn end_probe(&mut self, now: Now) {
+        if self.is_probing_size() {
+            self.make_smaller();
+            if let Some(Request { flight, .. }) = &mut self.in_flight {
+                (flight.probe, flight.tries, flight.since) = (false, 0, now.monotonic);
+            }
+        }
     }
 
     /// How often the request in flight was sent.
     pub(crate) fn tries(&self) -> u32 {
-        self.in_flight.as_ref().map_or(0, |(_, _, request)| request.tries)
+        self.in_flight.as_ref().map_or(0, |request| request.flight.tries)
     }
 
     /// Where the request in flight goes when it is repeated; `None`: over the path in use.
     pub(crate) fn aim(&mut self, path: Option<Path>) {
-        if let Some((_, _, request)) = &mut self.in_flight {
-            request.path = path;
+        if let Some(request) = &mut self.in_flight {
+            request.flight.path = path;
         }
     }
 
     /// The path in use is another one, or there is one again: the request in flight is sent at once, with all its tries.
     pub(crate) fn restart(&mut self, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) {
-        if let Some((_, _, request)) = &mut self.in_flight {
-            (request.tries, request.since, request.path) = (0, now.monotonic, None);
-            request.send(endpoint, now, common);
+        // What was asked of the old path is of no use any more.
+        self.end_probe(now);
+        if let Some(Request { flight, .. }) = &mut self.in_flight {
+            (flight.tries, flight.since, flight.path) = (0, now.monotonic, None);
+            flight.send(endpoint, now, common);
         }
     }
 
@@ -286,12 +437,16 @@ impl Window {
 
     fn receive_response(&mut self, header: &Header, message: &[u8]) -> Incoming {
         match &self.in_flight {
-            Some((id, exchange, _)) if *id == header.message_id && *exchange == header.exchange => {}
+            Some(Request { content, .. })
+                if content.id == header.message_id && content.exchange == header.exchange => {}
             _ => return Incoming::Nothing,
         }
         match self.open(message, true) {
             Opened::Whole(plain) => {
-                self.in_flight = None;
+                // Only the small ones came through, as it seems.
+                if self.in_flight.take().is_some_and(|request| request.made_smaller) {
+                    self.learnt_size = SMALL_FRAGMENT;
+                }
                 self.response_parts = None;
                 Incoming::Response(Payloads::read(plain.first, &plain.body))
             }
@@ -314,6 +469,11 @@ impl Window {
                     self.expected_request = self.expected_request.wrapping_add(1);
                     self.request_parts = None;
                     self.answered = None;
+                    // Who sends smaller fragments has found that larger ones are lost; so will be ours.
+                    let largest = std::mem::take(&mut self.request_largest);
+                    if largest > 0 {
+                        self.learnt_size = self.learnt_size.min(largest.max(SMALL_FRAGMENT));
+                    }
                     let token = ResponseToken { exchange: header.exchange, message_id: id, path };
                     Incoming::Request(token, Payloads::read(plain.first, &plain.body))
                 }
@@ -321,8 +481,7 @@ impl Window {
                 Opened::Refused => Incoming::Nothing,
             };
         }
-        let answered = self.answered.as_ref().is_some_and(|(answered, _)| *answered == id);
-        if !answered {
+        if self.answered.as_ref().is_none_or(|answered| answered.content.id != id) {
             return Incoming::Nothing;
         }
         // Section 2.1: the same response again. Of a fragmented request only fragment 1 asks for it (RFC 7383
@@ -332,8 +491,20 @@ impl Window {
             Ok(SkMessage::Fragment { number, .. }) => number == 1,
             Err(_) => return Incoming::Nothing,
         };
-        if let (true, Some((_, packets))) = (again, &self.answered) {
-            packets.transmit(path, events);
+        if let (true, Some(mut answered)) = (again, self.answered.take()) {
+            answered.repeats = answered.repeats.saturating_add(1);
+            if answered.repeats == REPEATS_BEFORE_SMALL
+                && self.fragment_size.is_some()
+                && answered.packets.largest() > SMALL_FRAGMENT
+            {
+                let small = self.seal(&answered.content, true, Some(SMALL_FRAGMENT));
+                if small.0.len() > answered.packets.0.len() {
+                    answered.packets = small;
+                }
+                self.learnt_size = SMALL_FRAGMENT;
+            }
+            answered.packets.transmit(path, events);
+            self.answered = Some(answered);
         }
         Incoming::Seen
     }
@@ -342,7 +513,16 @@ impl Window {
         match sk::open(message, self.opening.as_mut()) {
             Ok(SkMessage::Whole(plain)) => Opened::Whole(plain),
             Ok(SkMessage::Fragment { number, total, first, data }) => {
-                let parts = if response { &mut self.response_parts } else { &mut self.request_parts };
+                let parts = if response {
+                    &mut self.response_parts
+                } else {
+                    // Those of the larger ones before are dropped with the first one of more.
+                    let anew =
+                        self.request_parts.as_ref().is_none_or(|parts| parts.total() < usize::from(total));
+                    let before = if anew { 0 } else { self.request_largest };
+                    self.request_largest = before.max(message.len());
+                    &mut self.request_parts
+                };
                 match parts.get_or_insert_default().insert(number, total, first, data) {
                     Ok(Some(plain)) => Opened::Whole(plain),
                     Ok(None) => Opened::Part,

@@ -6,6 +6,7 @@ mod hostile;
 mod life;
 mod lossy;
 mod mobike;
+mod path_size;
 mod per_resource;
 mod pki;
 mod protected;

@@ -198,6 +198,9 @@ numbers! {
         USE_PPK_INT = 16445,
         /// Post-quantum pre-shared keys in IKE_INTERMEDIATE.
         PPK_IDENTITY_KEY = 16446,
+        /// Private use: nothing but octets, to make a message as long as a path may take (`path_size`). A peer ignores it
+        /// (section 3.10.1: status types that are not known).
+        PATH_PROBE = 63222,
     }
 }
 

@@ -98,7 +98,7 @@ pub fn seal(
     fragment_size: Option<usize>,
 ) -> Vec<Vec<u8>> {
     let suite = key.suite();
-    let whole = Header::LEN + GENERIC_HEADER_LEN + protected_len(suite, chain.len());
+    let whole = sealed_len(suite, chain.len());
     let Some(size) = fragment_size.map(|size| size.max(MIN_FRAGMENT_SIZE)).filter(|size| *size < whole)
     else {
         return vec![seal_one(header, first, None, chain, key, counter)];
@@ -113,6 +113,11 @@ pub fn seal(
             seal_one(header, first, Some((number, total)), piece, key, counter)
         })
         .collect()
+}
+
+/// Octets of a message, not in fragments, with a chain of so many.
+pub(crate) const fn sealed_len(suite: CipherSuite, chain: usize) -> usize {
+    Header::LEN + GENERIC_HEADER_LEN + protected_len(suite, chain)
 }
 
 /// Octets of the ciphertext of `content` octets and their pad length octet.
@@ -282,6 +287,11 @@ impl Reassembly {
         let mut body = Vec::with_capacity(done.octets);
         done.fragments.into_iter().flatten().for_each(|piece| body.extend_from_slice(&piece));
         Ok(Some(Plain { first: done.first, body }))
+    }
+
+    /// How many fragments the message has, as far as is known.
+    pub const fn total(&self) -> usize {
+        self.fragments.len()
     }
 
     /// Whether no fragment waits.
