@@ -8,6 +8,7 @@ use ferry6_ike::TrafficSelector;
 use ferry6_tun_router::batch::{Received, SendBatch, UdpPath};
 use ferry6_tun_router::classify::SelectorPair;
 use ferry6_tun_router::gro::TunSink;
+use ferry6_tun_router::size::{NO_CLAMP, Outer};
 use ferry6_tun_router::spd::Policy;
 use ferry6_tun_router::testing;
 use ferry6_tun_router::virtio::{Gso, Header};
@@ -155,7 +156,7 @@ pub fn new_outbound(reqid: u32, sa: OutboundSa) -> NewOutbound {
         counters: Arc::default(),
         soft_packets: u64::MAX,
         soft_bytes: u64::MAX,
-        mtu: 1400,
+        outer: Outer::plain(1400),
     }
 }
 
@@ -190,6 +191,7 @@ impl Rig {
             counters: Arc::default(),
             soft_packets: u64::MAX,
             soft_bytes: u64::MAX,
+            mss: NO_CLAMP,
         };
         inbound.handle_command(InboundCommand::Install(Box::new(new)));
         Self { outbound, inbound, reads: traffic.reads(), now: Instant::now(), io }

@@ -6,6 +6,7 @@ use ferry6_ike::TrafficSelector;
 use ferry6_tun_router::batch::{Received, SendBatch, UdpPath};
 use ferry6_tun_router::classify::SelectorPair;
 use ferry6_tun_router::gro::TunSink;
+use ferry6_tun_router::size::{NO_CLAMP, Outer};
 use ferry6_tun_router::spd::Policy;
 use ferry6_tun_router::testing;
 use ferry6_tun_router::virtio::Header;
@@ -72,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         counters: Arc::default(),
         soft_packets: u64::MAX,
         soft_bytes: u64::MAX,
-        mtu: 1400,
+        outer: Outer::plain(1400),
     };
     out.handle_command(OutboundCommand::Install(Box::new(new), true), &mut home);
 
@@ -87,6 +88,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         counters: Arc::default(),
         soft_packets: u64::MAX,
         soft_bytes: u64::MAX,
+        mss: NO_CLAMP,
     })));
 
     let now = Instant::now();

@@ -164,7 +164,8 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
                     notices.tell(lost, &text);
                     machine.closed(&daemon, &closed).await;
                 }
-                Some(RouterEvent::ChildInstalled(_)) => {}
+                // The device has one MTU for all tunnels; what is too large for one of them is told off there.
+                Some(RouterEvent::ChildInstalled(_) | RouterEvent::TunnelMtu { .. }) => {}
                 Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),

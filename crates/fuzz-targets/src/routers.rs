@@ -15,6 +15,7 @@ use ferry6_tun_router::batch::{Received, UdpPath};
 use ferry6_tun_router::classify::SelectorPair;
 use ferry6_tun_router::counters::{DropReason, Drops, SaCounters};
 use ferry6_tun_router::gso::Segments;
+use ferry6_tun_router::size::{NO_CLAMP, Outer};
 use ferry6_tun_router::spd::Policy;
 use ferry6_tun_router::testing::keys;
 use ferry6_tun_router::virtio::Header;
@@ -214,6 +215,7 @@ impl Run {
                 counters: Arc::clone(end.sas.last().expect("pushed above")),
                 soft_packets: self.model.soft,
                 soft_bytes: u64::MAX,
+                mss: NO_CLAMP,
             })));
             self.model.install_inbound(receiver, spi, tunnel, path);
             let end = &mut self.ends[sender];
@@ -226,7 +228,7 @@ impl Run {
                 counters: Arc::clone(end.sas.last().expect("pushed above")),
                 soft_packets: self.model.soft,
                 soft_bytes: u64::MAX,
-                mtu: MTU,
+                outer: Outer::plain(MTU),
             };
             let command = OutboundCommand::Install(Box::new(new), false);
             end.outbound[worker].handle_command(command, &mut end.world);

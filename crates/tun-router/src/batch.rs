@@ -1,5 +1,6 @@
 //! Batches: one contiguous buffer with many packets. They cross system calls and threads; single packets never do.
 
+use crate::size::Fit;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// The most octets of UDP payload in one send over IPv4.
@@ -34,8 +35,10 @@ pub struct Run {
     pub count: usize,
     /// Where to.
     pub path: UdpPath,
-    /// The outer TOS octet: DS field and ECN of the inner packets.
+    /// The outer TOS octet: DS field and ECN.
     pub tos: u8,
+    /// How it meets the path.
+    pub fit: Fit,
 }
 
 /// Sealed packets on their way to the socket.
@@ -72,7 +75,7 @@ impl SendBatch {
 
     /// Takes the first `len` octets of [`Self::room`] as a datagram.
     #[inline]
-    pub fn commit(&mut self, len: usize, path: UdpPath, tos: u8) {
+    pub fn commit(&mut self, len: usize, path: UdpPath, tos: u8, fit: Fit) {
         debug_assert!(len > 0 && len <= self.buffer.len() - self.used);
         let start = self.used;
         self.used += len;
@@ -85,6 +88,8 @@ impl SendBatch {
                 && run.count < self.max_segments
                 && run.len + len <= MAX_UDP_PAYLOAD
                 && run.tos == tos
+                && run.fit == fit
+                && fit != Fit::Fragments
                 && run.path == path
             {
                 run.len += len;
@@ -92,7 +97,7 @@ impl SendBatch {
                 return;
             }
         }
-        self.runs.push(Run { start, len, segment: len, count: 1, path, tos });
+        self.runs.push(Run { start, len, segment: len, count: 1, path, tos, fit });
     }
 
     /// Whether it is time to send: enough for some full GSO sends.
@@ -206,7 +211,8 @@ mod tests {
             let mut batch = SendBatch::new(1 << 20);
             for (i, (len, port, tos)) in datagrams.iter().enumerate() {
                 batch.room()[..*len].fill(i as u8);
-                batch.commit(*len, path(*port), *tos);
+                let fit = if *tos == 1 { Fit::Never } else { Fit::Whole };
+                batch.commit(*len, path(*port), *tos, fit);
             }
             prop_assert_eq!(batch.packets(), datagrams.len());
             let (buffer, runs) = batch.runs();
@@ -227,7 +233,7 @@ mod tests {
         let mut batch = SendBatch::new(1 << 20);
         for len in [1400, 1400, 1400, 700, 1400] {
             batch.room()[0] = 1;
-            batch.commit(len, path(1), 0);
+            batch.commit(len, path(1), 0, Fit::Whole);
         }
         batch.room()[..100].fill(9);
         let (buffer, runs) = batch.runs();
@@ -235,6 +241,11 @@ mod tests {
         assert_eq!(buffer.len(), 4 * 1400 + 700);
         batch.clear();
         assert!(batch.is_empty() && batch.runs().1.is_empty());
+        // What is fragmented goes alone: GSO does not fragment.
+        for _ in 0..3 {
+            batch.commit(1400, path(1), 0, Fit::Fragments);
+        }
+        assert_eq!(batch.runs().1.iter().map(|r| r.count).collect::<Vec<_>>(), [1, 1, 1]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the program tells the router.
 
+use crate::size::SizePolicy;
 use ferry6_crypto::CryptoProvider;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct RouterConfig {
     pub offload: bool,
     /// MTU of the TUN device, at least 1280.
     pub mtu: u16,
+    /// MTU of the tunnel, and what its outer packets say.
+    pub sizes: SizePolicy,
     /// IPv4 address to listen on; unspecified for all.
     pub listen: Ipv4Addr,
     /// UDP port for IKE; 500. 0 lets the kernel choose (a client that may not bind low ports).

@@ -4,15 +4,17 @@ use crate::batch::UdpPath;
 use crate::classify::SelectorPair;
 use crate::config::RouterConfig;
 use crate::counters::{DropReason, Drops, SaCounters};
+use crate::path_mtu::PathMtu;
 use crate::roaming::Activity;
 use crate::router::{ChildInfo, ChildKeys, Command, HandleError, RouterEvent};
 use crate::sad::{self, SpisInUse};
+use crate::size::Outer;
 use crate::spd::Policy;
 use crate::status::RouterStatus;
 use crate::threads::{HandOn, IkeDatagram, InboundMessage, Mailbox, OutboundMessage, ThreadReport};
 use crate::udp::{Receiver, Sender, UdpPort};
 use crate::worker::{InboundCommand, NewInbound, NewOutbound, OutboundCommand, Report};
-use ferry6_crypto::{CryptoError, Spi};
+use ferry6_crypto::{CipherSuite, CryptoError, Spi};
 use ferry6_esp::encap::{self, Datagram, KEEPALIVE, NON_ESP_MARKER};
 use ferry6_esp::ipcomp::{Compressor, Decompressor};
 use ferry6_esp::{InboundSa, OutboundSa};
@@ -46,6 +48,8 @@ pub(crate) struct Pair {
     pub(crate) inbound: Spi,
     pub(crate) outbound: Spi,
     pub(crate) algorithms: String,
+    pub(crate) suite: CipherSuite,
+    pub(crate) outer: Outer,
     pub(crate) esn: bool,
     pub(crate) ipcomp: (Option<u16>, Option<u16>),
     pub(crate) counters_in: Arc<SaCounters>,
@@ -112,6 +116,11 @@ pub(crate) struct Control {
     next_activity: Instant,
     next_keepalive: Option<Instant>,
     stop_at: Option<Instant>,
+    /// The path to the peer of each IKE SA that has a child.
+    pub(crate) paths: HashMap<IkeSaId, PathMtu>,
+    pub(crate) next_look: Instant,
+    /// The last one that was looked at.
+    pub(crate) looked_at: Option<IkeSaId>,
 }
 
 fn now() -> Now {
@@ -131,6 +140,11 @@ fn udp_path(path: &Path) -> UdpPath {
 }
 
 impl Child {
+    /// The largest inner packet.
+    pub(crate) fn mtu(&self) -> Option<usize> {
+        self.pairs.iter().filter(|pair| pair.has_outbound).map(|pair| pair.outer.mtu).min()
+    }
+
     /// Its policy goes to all workers, unless they have it.
     fn enter(&mut self, workers: &[Mailbox<OutboundMessage>]) {
         if std::mem::replace(&mut self.policy, true) {
@@ -162,6 +176,9 @@ impl Control {
             next_activity: start + ACTIVITY_INTERVAL,
             next_keepalive: (!parts.config.keepalive.is_zero()).then(|| start + parts.config.keepalive),
             stop_at: None,
+            paths: HashMap::new(),
+            next_look: start,
+            looked_at: None,
             parts,
         }
     }
@@ -217,6 +234,7 @@ impl Control {
             self.endpoint.poll_timeout(),
             self.lingering.first().map(|(at, _)| *at),
             (!self.children.is_empty()).then_some(self.next_activity),
+            (!self.paths.is_empty()).then_some(self.next_look),
             self.next_keepalive.filter(|_| !self.children.is_empty()),
             self.stop_at,
         ];
@@ -238,6 +256,10 @@ impl Control {
         if self.next_activity <= now.monotonic {
             self.next_activity = now.monotonic + ACTIVITY_INTERVAL;
             self.look_for_activity(now);
+        }
+        if self.next_look <= now.monotonic && !self.paths.is_empty() {
+            self.next_look = now.monotonic + ACTIVITY_INTERVAL;
+            self.look_at_paths(now);
         }
         if let Some(at) = self.next_keepalive.filter(|at| *at <= now.monotonic) {
             self.next_keepalive = Some(at.max(now.monotonic) + self.parts.config.keepalive);
@@ -299,7 +321,11 @@ impl Control {
             let mut datagram = Vec::with_capacity(NON_ESP_MARKER.len() + transmit.payload.len());
             datagram.extend_from_slice(&NON_ESP_MARKER);
             datagram.extend_from_slice(&transmit.payload);
-            self.nat_sender.send_datagram(&datagram, &path)
+            if transmit.dont_fragment {
+                self.nat_sender.send_probe(&datagram, &path)
+            } else {
+                self.nat_sender.send_datagram(&datagram, &path)
+            }
         } else {
             self.ike_sender.send_datagram(&transmit.payload, &path)
         };
@@ -342,19 +368,23 @@ impl Control {
                     self.remove(reqid, inbound, outbound, linger, last);
                 }
                 Event::MovePath { ike, path } => self.move_path(ike, &path),
+                Event::PathSize { ike, taken } => self.path_probed(ike, taken),
                 Event::Established(established) => self.tell(RouterEvent::Established(established)),
                 Event::IkeRekeyed { ike } => self
                     .tell(RouterEvent::Notice { warning: false, text: format!("IKE SA {} rekeyed", ike.0) }),
                 Event::IkeKeys(keys) => self.tell(RouterEvent::IkeKeys(keys)),
                 Event::CheckRevocation(check) => self.tell(RouterEvent::CheckRevocation(check)),
-                Event::Closed(closed) => self.tell(RouterEvent::Closed(closed)),
+                Event::Closed(closed) => {
+                    self.paths.remove(&closed.ike);
+                    self.tell(RouterEvent::Closed(closed));
+                }
                 Event::Notice { warning, text } => self.tell(RouterEvent::Notice { warning, text }),
             }
         }
     }
 
     /// The program may be slow; the control thread never waits for it.
-    fn tell(&mut self, event: RouterEvent) {
+    pub(crate) fn tell(&mut self, event: RouterEvent) {
         let dispensable = match &event {
             RouterEvent::Notice { .. } => true,
             RouterEvent::Closed(closed) => !closed.established && closed.connection.is_none(),
@@ -378,6 +408,9 @@ impl Control {
     }
 
     fn try_install(&mut self, sa: ChildSa) -> Result<(), CryptoError> {
+        let path = udp_path(&sa.path);
+        let suite = sa.outbound.keys.suite;
+        let outer = self.outer(sa.ike, path.remote, suite);
         let crypto = &self.parts.config.crypto;
         let inbound = InboundSa::new(
             crypto,
@@ -388,7 +421,6 @@ impl Control {
         )?;
         let outbound = OutboundSa::new(crypto, sa.outbound.spi, &sa.outbound.keys, sa.esn)?;
         let (counters_in, counters_out) = (Arc::<SaCounters>::default(), Arc::<SaCounters>::default());
-        let path = udp_path(&sa.path);
         let selectors = Arc::new(SelectorPair::new(&sa.local_ts, &sa.remote_ts));
         let known = self.children.get(&sa.reqid).is_some_and(|child| child.policy);
         // A broker's new client has no twin, and need not be compared with all of the others.
@@ -411,11 +443,9 @@ impl Control {
                 counters: Arc::clone(&counters_in),
                 soft_packets: limit(sa.soft_packets, limits_in.packets),
                 soft_bytes: limit(sa.soft_bytes, limits_in.octets),
+                mss: outer.mss,
             }))),
         );
-        let suite = sa.outbound.keys.suite;
-        let mtu = usize::from(self.parts.config.mtu)
-            .min(ferry6_esp::size::max_payload(suite, crate::batch::MAX_UDP_PAYLOAD));
         let post = |message| self.parts.outbound[owner].post(message);
         if new_place {
             self.load[owner] += 1;
@@ -430,7 +460,7 @@ impl Control {
                 counters: Arc::clone(&counters_out),
                 soft_packets: limit(sa.soft_packets, limits_out.packets),
                 soft_bytes: limit(sa.soft_bytes, limits_out.octets),
-                mtu,
+                outer,
             }),
             sa.activate == Activate::Now,
         )));
@@ -466,6 +496,8 @@ impl Control {
             inbound: sa.inbound.spi,
             outbound: sa.outbound.spi,
             algorithms: suite.to_string(),
+            suite,
+            outer,
             esn: sa.esn,
             ipcomp: (sa.inbound.ipcomp_cpi, sa.outbound.ipcomp_cpi),
             counters_in,
@@ -493,6 +525,7 @@ impl Control {
             rekeyed,
             resource: sa.resource,
         })));
+        self.tell_mtu(sa.ike);
         Ok(())
     }
 
@@ -577,6 +610,7 @@ impl Control {
                 self.parts.inbound[worker].post(InboundMessage::Command(set));
             }
         }
+        self.path_moved(ike, path.remote);
     }
 
     // --- reports and commands --------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ use crate::classify::{IPV6_HEADER_LEN, Parsed, Ports, protocol};
 use std::time::{Duration, Instant};
 
 /// The IPv6 minimum MTU (RFC 8200 section 5): an error message is never longer, Packet Too Big never tells less.
-pub const MIN_MTU: usize = 1280;
+pub const MIN_MTU: usize = crate::size::IPV6_MIN_MTU;
 /// The longest error message.
 pub const MAX_LEN: usize = MIN_MTU;
 

@@ -64,6 +64,13 @@ pub enum RouterEvent {
     ChildInstalled(Box<ChildInfo>),
     /// Ask whether a peer's certificates are revoked, and answer by [`RouterHandle::revocation_checked`].
     CheckRevocation(Box<ike::event::RevocationCheck>),
+    /// The MTU of a tunnel, at first and when its path has another size.
+    TunnelMtu {
+        /// Its IKE SA.
+        ike: ike::event::IkeSaId,
+        /// Octets of the largest inner packet.
+        mtu: u16,
+    },
     /// A tunnel is gone.
     Closed(Box<ike::event::Closed>),
     /// Keys of an IKE SA, for a key log; only where `EndpointConfig::keylog` asks for them.

@@ -70,6 +70,12 @@ pub struct IkeSa {
     /// The peer's other addresses, as it told them (MOBIKE).
     #[serde(default)]
     pub peer_addresses: Vec<String>,
+    /// What crosses the path to the peer whole, in octets with the IPv4 header; `None` where it is not observed.
+    #[serde(default)]
+    pub path_mtu: Option<u16>,
+    /// How that is known: `told` by this machine's kernel, or `proven` by a message of that size.
+    #[serde(default)]
+    pub path_mtu_known: Option<String>,
     /// Child SAs.
     pub children: Vec<ChildSa>,
 }
@@ -101,6 +107,9 @@ pub struct ChildSa {
     pub remote_ts: Vec<String>,
     /// Its number among those of its reqid, where there may be several (RFC 9611): 0 is the first, the fallback of the others.
     pub resource: Option<u32>,
+    /// The largest inner packet, in octets.
+    #[serde(default)]
+    pub mtu: u16,
     /// Owning worker.
     pub worker: usize,
     /// Inner packets and octets.
@@ -148,7 +157,7 @@ pub(crate) fn snapshot(control: &Control) -> RouterStatus {
     }
     let ike_sas = control.endpoint.ike_sas().into_iter();
     status.ike_sas =
-        ike_sas.map(|sa| ike_sa(children.remove(&sa.ike).unwrap_or_default(), sa, now)).collect();
+        ike_sas.map(|sa| ike_sa(control, children.remove(&sa.ike).unwrap_or_default(), sa, now)).collect();
     status
 }
 
@@ -156,7 +165,8 @@ fn seconds_until(at: Option<Instant>, now: Instant) -> Option<u64> {
     at.map(|at| at.saturating_duration_since(now).as_secs())
 }
 
-fn ike_sa(children: Vec<&Child>, sa: IkeSaStatus, now: Instant) -> IkeSa {
+fn ike_sa(control: &Control, children: Vec<&Child>, sa: IkeSaStatus, now: Instant) -> IkeSa {
+    let path = control.paths.get(&sa.ike);
     let mut children: Vec<ChildSa> = children
         .into_iter()
         .flat_map(|child| {
@@ -189,6 +199,8 @@ fn ike_sa(children: Vec<&Child>, sa: IkeSaStatus, now: Instant) -> IkeSa {
         next_rekey: seconds_until(sa.next_rekey, now),
         vendor: sa.vendor,
         peer_addresses: sa.peer_addresses.iter().map(ToString::to_string).collect(),
+        path_mtu: path.and_then(|path| u16::try_from(path.size()).ok()),
+        path_mtu_known: path.map(|path| path.known().name().to_owned()),
         children,
     }
 }
@@ -212,6 +224,7 @@ fn child_sa(child: &Child, pair: &Pair, told: Option<&ChildSaStatus>, now: Insta
         local_ts: child.local_ts.iter().map(selector_name).collect(),
         remote_ts: child.remote_ts.iter().map(selector_name).collect(),
         resource: told.and_then(|told| told.resource),
+        mtu: u16::try_from(pair.outer.mtu).unwrap_or(u16::MAX),
         worker: pair.owner,
         packets_in,
         bytes_in,

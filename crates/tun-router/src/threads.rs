@@ -264,6 +264,9 @@ impl OutboundIo for OutboundThreadIo {
     fn send(&mut self, batch: &mut SendBatch) {
         self.sender.send(batch);
     }
+    fn path_changed(&mut self) {
+        self.sender.path_changed();
+    }
     fn report(&mut self, report: Report) {
         let _ = self.reports.send(ThreadReport::Worker(report));
     }

@@ -7,6 +7,7 @@
 use crate::batch::{Received, Run, SendBatch, UdpPath};
 use crate::counters::{DropReason, Drops};
 use crate::router::StartError;
+use crate::size::{Fit, MIN_PATH, OUTER_HEADERS};
 use crate::sys::udp::{self as sys, Arrived, Messages};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
@@ -162,6 +163,7 @@ impl UdpPort {
             messages: Messages::new(SEND_SLOTS),
             drops,
             unsplittable: if self.gso { usize::MAX } else { 0 },
+            df: false,
         }
     }
 }
@@ -219,7 +221,19 @@ pub struct Sender {
     messages: Messages,
     drops: Arc<Drops>,
     /// Datagrams of this size or more can't go out by GSO: larger than the path, so they need fragments. 0 without any GSO.
+    /// Where the path is observed, what needs fragments is known before ([`Fit::Fragments`]), and this is never learnt.
     unsplittable: usize,
+    /// Whether the socket sets DF now.
+    df: bool,
+}
+
+/// Whether a run wants DF; `None`: it fits through every path, and either is as good.
+fn wants_df(run: &Run) -> Option<bool> {
+    match run.fit {
+        Fit::Never => Some(true),
+        Fit::Whole | Fit::Fragments if run.segment + OUTER_HEADERS <= MIN_PATH => None,
+        Fit::Whole | Fit::Fragments => Some(false),
+    }
 }
 
 impl Sender {
@@ -228,9 +242,13 @@ impl Sender {
         let (buffer, runs) = batch.runs();
         let mut next = 0;
         while next < runs.len() {
+            if let Some(df) = wants_df(&runs[next]).filter(|df| *df != self.df) {
+                self.set_df(df);
+            }
             let group = runs[next..]
                 .iter()
                 .take_while(|run| run.count == 1 || run.segment < self.unsplittable)
+                .take_while(|run| wants_df(run).is_none_or(|df| df == self.df))
                 .count();
             if group == 0 {
                 self.send_one_by_one(buffer, &runs[next]);
@@ -247,6 +265,34 @@ impl Sender {
             }
         }
         batch.clear();
+    }
+
+    /// A path has another size than before: GSO is tried again.
+    pub(crate) fn path_changed(&mut self) {
+        if self.port.gso && self.unsplittable != 0 {
+            self.unsplittable = usize::MAX;
+        }
+    }
+
+    /// DF is an option of the socket, not of a message.
+    #[cold]
+    fn set_df(&mut self, df: bool) {
+        let mode = if df { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
+        // Where that is refused it goes as the socket was made: without.
+        let _ = sys::set_int(&self.port.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode);
+        self.df = df;
+    }
+
+    /// Sends one datagram with DF, for the control thread, whatever the kernel takes the path for.
+    ///
+    /// # Errors
+    /// Those of sendmsg; EMSGSIZE where the interface takes no packet of that size.
+    pub(crate) fn send_probe(&mut self, datagram: &[u8], path: &UdpPath) -> io::Result<()> {
+        let mode = |mode| sys::set_int(&self.port.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode);
+        mode(libc::IP_PMTUDISC_PROBE)?;
+        let sent = self.messages.send_singles(&self.port.socket, std::iter::once(datagram), path, 0);
+        mode(libc::IP_PMTUDISC_DONT)?;
+        sent.map(|_| ())
     }
 
     /// Sends one datagram, for the control thread.
@@ -268,8 +314,8 @@ impl Sender {
     #[cold]
     fn recover(&mut self, buffer: &[u8], run: &Run, error: &io::Error) {
         match error.raw_os_error() {
-            // Segments larger than the path's MTU: the kernel fragments single datagrams only.
-            Some(libc::EINVAL | libc::EMSGSIZE) if run.count > 1 => {
+            // Segments larger than the path's MTU: the kernel fragments single datagrams only. With DF they don't leave anyway.
+            Some(libc::EINVAL | libc::EMSGSIZE) if run.count > 1 && run.fit != Fit::Never => {
                 self.unsplittable = self.unsplittable.min(run.segment);
             }
             // No checksum offload on the device that the route leads to.
@@ -393,7 +439,7 @@ mod tests {
                 let len = if i % 10 == 9 { 500 } else { 1400 };
                 let datagram: Vec<u8> = std::iter::repeat_n(i as u8 + 1, len).collect();
                 batch.room()[..len].copy_from_slice(&datagram);
-                batch.commit(len, path, 0b10);
+                batch.commit(len, path, 0b10, Fit::Whole);
                 sent.push(datagram);
             }
             sender.send(&mut batch);
@@ -455,7 +501,7 @@ mod tests {
             remote: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9),
         };
         batch.room()[..4].fill(1);
-        batch.commit(4, path, 0);
+        batch.commit(4, path, 0, Fit::Whole);
         sender.send(&mut batch);
         let counted = DropReason::ALL.iter().map(|reason| drops.get(*reason)).sum::<u64>();
         assert_eq!(counted, 1);

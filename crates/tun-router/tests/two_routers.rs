@@ -8,6 +8,7 @@ use ferry6_ike::endpoint::{Endpoint, Parts};
 use ferry6_ike::event::{CloseReason, Reqid};
 use ferry6_ike::testing::{config, pool, psk_connections};
 use ferry6_tun_router::device::Device;
+use ferry6_tun_router::size::SizePolicy;
 use ferry6_tun_router::status::ChildSa;
 use ferry6_tun_router::testing::{icmpv6, tcp, udp};
 use ferry6_tun_router::virtio::{HEADER_LEN, Header};
@@ -49,6 +50,7 @@ fn start(listen: Ipv4Addr, ports: (u16, u16), connection: Connection, broker: bo
         device: DeviceKind::Auto,
         offload: true,
         mtu: 1400,
+        sizes: SizePolicy { mtu: Some(1400), ..SizePolicy::default() },
         listen,
         ike_port: ports.0,
         nat_port: ports.1,

@@ -209,7 +209,7 @@ fn ferry6_toml(mode: Mode, dir: &Path, esp: &str, ipcomp: &str, tunnel: &str) ->
     write!(
         toml,
         "[local]\nid = \"{local}\"\npsk = \"{PSK}\"\n[remote]\nid = \"{remote}\"\n[child]\nproposals = [\"{esp}\"]\n\
-         ipcomp = \"{ipcomp}\"\n[tunnel]\n{tunnel}"
+         ipcomp = \"{ipcomp}\"\n[tunnel]\nmtu = 1400\ndf = \"clear\"\n{tunnel}"
     )?;
     Ok(toml)
 }

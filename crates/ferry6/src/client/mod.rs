@@ -154,6 +154,7 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
             event = daemon.events.recv() => match event {
                 Some(RouterEvent::Established(up)) => tunnel.established(&daemon, &up).await?,
                 Some(RouterEvent::ChildInstalled(child)) => tunnel.child(&daemon, &child).await?,
+                Some(RouterEvent::TunnelMtu { ike, mtu }) => tunnel.mtu(&daemon, ike, mtu).await,
                 Some(RouterEvent::Closed(closed)) => tunnel.closed(&daemon, &closed).await?,
                 Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
@@ -360,6 +361,17 @@ impl Tunnel {
         self.apply(daemon).await?;
         self.leave_old(daemon).await;
         Ok(())
+    }
+
+    /// Programs on this machine learn the tunnel's MTU from the device. Where that can't be, Packet Too Big tells them.
+    async fn mtu(&self, daemon: &Daemon, ike: IkeSaId, mtu: u16) {
+        if !self.is_current(ike) && self.reauth.next != Some(ike) {
+            return;
+        }
+        match daemon.net.set_mtu(daemon.tun, mtu).await {
+            Ok(()) => tracing::debug!("the tunnel's MTU is {mtu}"),
+            Err(error) => tracing::warn!("{error:#}"),
+        }
     }
 
     async fn closed(&mut self, daemon: &Daemon, closed: &Closed) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use crate::cli::UsageError;
 use crate::sandbox::Process;
 use ferry6_ike::config::{AddressConfig, HalfOpenLimits, RemoteId, Retransmit, Unique};
 use ferry6_ike::{Connection, Identity, TrafficSelector};
+use ferry6_tun_router::size::MssClamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -92,7 +93,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
         .map_or_else(Vec::new, |f| f.value.into_iter().map(|a| a.value).collect());
     listen_section.finish();
     let tunnel_section = root.section("tunnel");
-    let tunnel = Tunnel::read(&tunnel_section);
+    let tunnel = Tunnel::read(&tunnel_section, MssClamp::Auto);
     let forwarding = tunnel_section.flag("forwarding").is_none_or(|f| f.value);
     let proxy_ndp = tunnel_section.text("proxy_ndp").map(|f| f.value);
     tunnel_section.finish();

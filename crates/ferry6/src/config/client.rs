@@ -9,6 +9,7 @@ use crate::cli::UsageError;
 use crate::sandbox::Process;
 use ferry6_ike::config::{AddressConfig, RemoteId, Retransmit};
 use ferry6_ike::{Connection, Identity, TrafficSelector};
+use ferry6_tun_router::size::MssClamp;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -78,7 +79,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
     let listen = Listen::read(&listen_section);
     listen_section.finish();
     let tunnel_section = root.section("tunnel");
-    let tunnel = Tunnel::read(&tunnel_section);
+    let tunnel = Tunnel::read(&tunnel_section, MssClamp::Off);
     let routes = Routes {
         explicit: tunnel_section
             .list("routes", "an IPv6 prefix like \"2a00::/32\"", str::parse::<Prefix6>)

@@ -484,6 +484,29 @@ impl<'d> Section<'d> {
         })
     }
 
+    /// One of the words of `choices` (`Ok`), or an integer within `range` (`Err`).
+    pub fn choice_or_number<T: Copy>(
+        &self,
+        key: &'static str,
+        choices: &[(&str, T)],
+        range: Range<u64>,
+    ) -> Option<Found<Result<T, u64>>> {
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+        let (from, to) = (range.start, range.end - 1);
+        let expected = format!("{} or a number from {from} to {to}", words.join(", "));
+        self.get(key, |value| {
+            if let Some(number) = integer(value).filter(|n| range.contains(n)) {
+                return Ok(Err(number));
+            }
+            let word = if let DeValue::String(word) = value { Some(word.as_ref()) } else { None };
+            let chosen = choices.iter().find(|(choice, _)| word == Some(*choice));
+            chosen.map(|(_, v)| Ok(*v)).ok_or_else(|| match word {
+                Some(word) => format!("expected {expected}, found {word:?}"),
+                None => format!("expected {expected}, found {}", shown(value)),
+            })
+        })
+    }
+
     /// A string or an array of strings, each by `parse`.
     pub fn list<T>(
         &self,

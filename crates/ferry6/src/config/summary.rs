@@ -7,6 +7,7 @@ use super::values::show_duration;
 use super::{Broker, Client, Tunnel};
 use ferry6_ike::Connection;
 use ferry6_ike::config::{Credential, IpcompPolicy, PeerAuth, RemoteId};
+use ferry6_tun_router::size::MssClamp;
 use std::fmt::{self, Display, Write as _};
 use std::path::Path;
 
@@ -122,5 +123,14 @@ fn connection(out: &mut String, c: &Connection) {
 
 fn tunnel(out: &mut String, t: &Tunnel) {
     let offload = if t.offload { "" } else { ", no offload" };
-    row(out, "device", format_args!("{}, mtu {}, crypto {}{offload}", t.device, t.mtu, t.crypto.name));
+    let mtu = t.sizes.mtu.map_or_else(|| "auto".to_owned(), |mtu| mtu.to_string());
+    row(out, "device", format_args!("{}, mtu {mtu}, crypto {}{offload}", t.device, t.crypto.name));
+    let mss = match t.sizes.mss {
+        MssClamp::Off => "off".to_owned(),
+        MssClamp::Auto => "auto".to_owned(),
+        MssClamp::AtMost(most) => most.to_string(),
+    };
+    let dscp = t.sizes.fields.dscp.map_or_else(|| "copied".to_owned(), |dscp| dscp.to_string());
+    let ecn = if t.sizes.fields.ecn { "copied" } else { "off" };
+    row(out, "outside", format_args!("df {:?}, mss clamp {mss}, dscp {dscp}, ecn {ecn}", t.sizes.df));
 }

@@ -8,6 +8,7 @@ use ferry6_ike::config::{
     AddressConfig, Credential, IpcompPolicy, NatPolicy, PeerAuth, PerResource, RemoteId, Revocation,
     RoutabilityCheck,
 };
+use ferry6_tun_router::size::SizePolicy;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
@@ -126,7 +127,8 @@ fn minimal_client() {
     assert!(
         matches!(&c.connection.peer_auth, PeerAuth::Certificate { anchors, revocation: Revocation::IfUri, .. } if anchors.len() == 1)
     );
-    assert_eq!((c.listen.port, c.listen.nat_port, c.tunnel.mtu), (500, 4500, 1400));
+    assert_eq!((c.listen.port, c.listen.nat_port), (500, 4500));
+    assert_eq!((c.tunnel.sizes, c.tunnel.device_mtu()), (SizePolicy::default(), 1438));
     assert_eq!(c.control, Path::new("/run/ferry6/client.sock"));
     assert!(c.routes.default_route && c.routes.explicit.is_none());
     assert_eq!(c.warnings, [""; 0]);
@@ -154,6 +156,7 @@ fn every_key_of_a_client() {
     assert_eq!(per_cpu("[child]\nper_cpu_sas = \"off\"\n"), PerResource::default());
     assert_eq!(full.tunnel.device, minimal.tunnel.device);
     assert_eq!((full.tunnel.kind, full.tunnel.offload), (minimal.tunnel.kind, minimal.tunnel.offload));
+    assert_eq!(full.tunnel.sizes, minimal.tunnel.sizes);
     assert_eq!(full.tunnel.keepalive, minimal.tunnel.keepalive);
     assert_eq!(full.tunnel.replay_window, minimal.tunnel.replay_window);
     assert_eq!(full.tunnel.crypto.name, minimal.tunnel.crypto.name);
@@ -293,12 +296,12 @@ fn faults_name_file_line_key_and_remedy() {
         (
             "client",
             client_with("[tunnel]\nmtu = \"big\"\n"),
-            "test.toml:9:7: tunnel.mtu: expected a number from 1280 to 65535, found a string\n    9 | mtu = \"big\"\n      |       ^^^^^",
+            "test.toml:9:7: tunnel.mtu: expected \"auto\" or a number from 1280 to 65535, found \"big\"\n    9 | mtu = \"big\"\n      |       ^^^^^",
         ),
         (
             "client",
             client_with("[tunnel]\nmtu = 1000\n"),
-            "test.toml:9:7: tunnel.mtu: expected a number from 1280 to 65535, found the integer 1000\n    9 | mtu = 1000\n      |       ^^^^",
+            "test.toml:9:7: tunnel.mtu: expected \"auto\" or a number from 1280 to 65535, found the integer 1000\n    9 | mtu = 1000\n      |       ^^^^",
         ),
         (
             "client",

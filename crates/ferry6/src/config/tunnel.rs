@@ -2,8 +2,10 @@
 
 use super::reader::Section;
 use super::values;
+use ferry6_crypto::CipherSuite;
 use ferry6_crypto::CryptoProvider;
 use ferry6_ike::config::EndpointConfig;
+use ferry6_tun_router::size::{self, DfPolicy, MssClamp, OuterFields, SizePolicy};
 use ferry6_tun_router::{DeviceKind, RouterConfig};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -17,8 +19,8 @@ pub struct Tunnel {
     pub kind: DeviceKind,
     /// Whether super-packets are used.
     pub offload: bool,
-    /// MTU in octets.
-    pub mtu: u16,
+    /// MTU, DF, MSS, DSCP and ECN.
+    pub sizes: SizePolicy,
     /// Workers; 0 for as many as cores.
     pub workers: usize,
     /// Cryptography.
@@ -61,11 +63,9 @@ impl Listen {
     }
 }
 
-/// What fits every path of the article: 1500 octets less PPPoE, IPv4, UDP, and the largest ESP overhead.
-const DEFAULT_MTU: u16 = 1400;
-
 impl Tunnel {
-    pub(super) fn read(section: &Section<'_>) -> Self {
+    /// `clamp`: whether the MSS of TCP is clamped where nothing is said.
+    pub(super) fn read(section: &Section<'_>, clamp: MssClamp) -> Self {
         let device = section
             .parsed("device", "an interface name", interface_name)
             .map_or_else(|| "ferry%d".to_owned(), |f| f.value);
@@ -79,7 +79,7 @@ impl Tunnel {
             device,
             kind: kind.map_or(DeviceKind::Auto, |f| f.value),
             offload: section.flag("offload").is_none_or(|f| f.value),
-            mtu: section.number_or("mtu", 1280..65_536, DEFAULT_MTU),
+            sizes: sizes(section, clamp),
             workers: section.number_or("workers", 0..257, 0),
             crypto: section
                 .choice(
@@ -97,6 +97,14 @@ impl Tunnel {
         }
     }
 
+    /// The MTU that the device starts with: by itself the largest that a path of 1500 octets lets through with any suite. What is
+    /// too large for an SA is refused there.
+    pub fn device_mtu(&self) -> u16 {
+        let largest = CipherSuite::all().map(|suite| size::tunnel_mtu(suite, size::USUAL_PATH)).max();
+        let largest = largest.and_then(|mtu| u16::try_from(mtu).ok());
+        self.sizes.mtu.or(largest).unwrap_or(size::IPV6_MIN_MTU as u16)
+    }
+
     /// The endpoint's configuration, as far as the device and the ports decide it.
     pub fn endpoint(&self, listen: Listen) -> EndpointConfig {
         let default = EndpointConfig::default();
@@ -110,7 +118,8 @@ impl Tunnel {
             tun_name: self.device.clone(),
             device: self.kind,
             offload: self.offload,
-            mtu: self.mtu,
+            mtu: self.device_mtu(),
+            sizes: self.sizes,
             listen: listen.address,
             ike_port: listen.port,
             nat_port: listen.nat_port,
@@ -120,6 +129,31 @@ impl Tunnel {
             keylog: false,
             crypto: self.crypto,
         }
+    }
+}
+
+/// `mtu`, `df`, `mss_clamp`, `dscp` and `ecn`.
+fn sizes(section: &Section<'_>, clamp: MssClamp) -> SizePolicy {
+    let df = [("auto", DfPolicy::Auto), ("set", DfPolicy::Set), ("clear", DfPolicy::Clear)];
+    let mss = [("auto", MssClamp::Auto), ("off", MssClamp::Off)];
+    let dscp = section.choice_or_number("dscp", &[("copy", None)], 0..64);
+    SizePolicy {
+        mtu: section.choice_or_number("mtu", &[("auto", None)], 1280..65_536).and_then(|f| match f.value {
+            Ok(auto) => auto,
+            Err(number) => u16::try_from(number).ok(),
+        }),
+        df: section.choice("df", &df).map_or(DfPolicy::Auto, |f| f.value),
+        mss: section.choice_or_number("mss_clamp", &mss, 536..65_536).map_or(clamp, |f| match f.value {
+            Ok(word) => word,
+            Err(number) => u16::try_from(number).map_or(clamp, MssClamp::AtMost),
+        }),
+        fields: OuterFields {
+            dscp: dscp.and_then(|f| match f.value {
+                Ok(copy) => copy,
+                Err(number) => u8::try_from(number).ok(),
+            }),
+            ecn: section.choice("ecn", &[("copy", true), ("off", false)]).is_none_or(|f| f.value),
+        },
     }
 }
 

@@ -155,9 +155,12 @@ fn sad(out: &mut String, sas: &[IkeSa]) {
         let rekey = sa.next_rekey.map_or(String::new(), |s| format!(" rekey {}", seconds(s)));
         let vendor =
             if sa.vendor.is_empty() { String::new() } else { format!(" ({})", sa.vendor.join(", ")) };
+        let path = sa.path_mtu.map_or(String::new(), |mtu| {
+            format!(" path mtu {mtu} ({})", or_dash(sa.path_mtu_known.as_deref()))
+        });
         line!(
             out,
-            "ike {} {} {} {} from {} to {} spi {}:{} {} nat {}{age}{rekey}{vendor}",
+            "ike {} {} {} {} from {} to {} spi {}:{} {} nat {}{path}{age}{rekey}{vendor}",
             sa.id,
             or_dash(sa.connection.as_deref()),
             sa.role,
@@ -196,11 +199,12 @@ fn esp(out: &mut String, sa: &IkeSa, child: &ChildSa, inbound: bool) {
     let esn = if child.esn { " esn" } else { "" };
     let ipcomp = cpi.map_or(String::new(), |c| format!(" ipcomp 0x{c:04x} compressed {compressed}"));
     let resource = child.resource.map_or(String::new(), |n| format!(" resource {n}"));
+    let mtu = if inbound { String::new() } else { format!(" mtu {}", child.mtu) };
     let human = if bytes < 1000 { String::new() } else { format!(" ({})", show_octets(bytes)) };
     let rekey = child.next_rekey.map_or(String::new(), |s| format!(" rekey {}", seconds(s)));
     line!(
         out,
-        "  esp tunnel from {from} to {to} spi {spi} {}{esn}{ipcomp}{resource} packets {packets} bytes {bytes}{human} age {}{rekey}",
+        "  esp tunnel from {from} to {to} spi {spi} {}{esn}{ipcomp}{resource}{mtu} packets {packets} bytes {bytes}{human} age {}{rekey}",
         child.algorithms,
         seconds(child.age),
     );

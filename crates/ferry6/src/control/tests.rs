@@ -157,6 +157,7 @@ fn example() -> Status {
         local_ts: vec!["::/0".into()],
         remote_ts: vec!["2a00::101/128".into()],
         resource: None,
+        mtu: 1432,
         worker: 0,
         packets_in: 3,
         bytes_in: 312,
@@ -184,6 +185,8 @@ fn example() -> Status {
         next_rekey: Some(13_000),
         vendor: vec!["strongSwan".into()],
         peer_addresses: Vec::new(),
+        path_mtu: Some(1492),
+        path_mtu_known: Some("proven".into()),
         children: vec![child],
     };
     Status {
@@ -241,9 +244,9 @@ flow esp in  from 2a00::101/128 to ::/0          peer 1.2.3.4:61034 srcid tunnel
 flow esp out from ::/0          to 2a00::101/128 peer 1.2.3.4:61034 srcid tunnel.my.domain dstid client@my.domain reqid 1
 
 SAD:
-ike 7 clients responder established from 192.168.100.2:4500 to 1.2.3.4:61034 spi 5a85a7c585bea857:1d39d1a8f297358f AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE25519 nat both age 1m1s rekey 3h36m (strongSwan)
+ike 7 clients responder established from 192.168.100.2:4500 to 1.2.3.4:61034 spi 5a85a7c585bea857:1d39d1a8f297358f AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE25519 nat both path mtu 1492 (proven) age 1m1s rekey 3h36m (strongSwan)
   esp tunnel from 1.2.3.4:61034 to 192.168.100.2:4500 spi 0xc5a3b7e1 AES_GCM_16_256 esn ipcomp 0x1a2b compressed 2 packets 3 bytes 312 age 1m1s rekey 59m
-  esp tunnel from 192.168.100.2:4500 to 1.2.3.4:61034 spi 0x0190d112 AES_GCM_16_256 esn packets 5 bytes 1500000 (1.5 MB) age 1m1s rekey 59m
+  esp tunnel from 192.168.100.2:4500 to 1.2.3.4:61034 spi 0x0190d112 AES_GCM_16_256 esn mtu 1432 packets 5 bytes 1500000 (1.5 MB) age 1m1s rekey 59m
   dropped replay 2
 
 LEASES:

@@ -131,6 +131,21 @@ impl Net {
             .context("cannot set the tunnel device up")
     }
 
+    /// Sets the interface's MTU.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn set_mtu(&self, index: u32, mtu: u16) -> anyhow::Result<()> {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu.into()).build();
+        self.handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .map_err(explain)
+            .context("cannot set the MTU of the tunnel device")
+    }
+
     /// Puts an address on the interface, as a /128 that is never deprecated (preferred and valid for ever), without
     /// duplicate address detection, which has nobody to ask in a tunnel.
     ///

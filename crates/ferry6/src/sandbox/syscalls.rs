@@ -211,7 +211,12 @@ fn program(kind: Kind) -> anyhow::Result<BpfProgram> {
     limited(libc::SYS_ioctl, ioctl);
     let family = |f: libc::c_int| all_of(vec![argument(0, Eq, f as u64)?]);
     match kind {
-        Kind::Worker => {}
+        Kind::Worker => {
+            // DF is an option of the socket.
+            let df = argument(2, Eq, libc::IP_MTU_DISCOVER as u64)?;
+            let df = all_of(vec![argument(1, Eq, libc::IPPROTO_IP as u64)?, df])?;
+            limited(libc::SYS_setsockopt, vec![df]);
+        }
         Kind::Control => limited(libc::SYS_socket, vec![family(libc::AF_INET)?, family(libc::AF_INET6)?]),
         Kind::Main => {
             limited(libc::SYS_prctl, vec![all_of(vec![argument(0, Ne, libc::PR_SET_DUMPABLE as u64)?])?]);

@@ -269,6 +269,16 @@ pub(crate) fn set_int(
     set_option(socket, level, name, &value)
 }
 
+/// Reads a socket option that is an int.
+pub(crate) fn get_int(socket: &Socket, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` octets to `value`, and the length to `len`; both are borrowed mutably.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
 /// The steering program of a SO_REUSEPORT group whose first socket is the control thread's and whose following `workers`
 /// sockets are the workers'. A classic BPF load beyond the end of the datagram ends with 0: the control thread's.
 pub(crate) fn steer(socket: &Socket, workers: u32) -> io::Result<()> {

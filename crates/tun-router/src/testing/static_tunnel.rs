@@ -8,6 +8,7 @@ use crate::datapath::{DataPath, Spawner};
 use crate::device::Device;
 use crate::router::StartError;
 use crate::sad;
+use crate::size::{NO_CLAMP, Outer};
 use crate::spd::Policy;
 use crate::threads::{InboundMessage, OutboundMessage, ThreadReport};
 use crate::udp::Sockets;
@@ -90,6 +91,7 @@ impl StaticTunnel {
                 counters: Arc::clone(&counters[0]),
                 soft_packets: u64::MAX,
                 soft_bytes: u64::MAX,
+                mss: NO_CLAMP,
             })),
         ));
         let outbound = OutboundSa::new(&config.crypto, spi(!config.left), &keys(!config.left), true);
@@ -101,7 +103,7 @@ impl StaticTunnel {
             counters: Arc::clone(&counters[1]),
             soft_packets: u64::MAX,
             soft_bytes: u64::MAX,
-            mtu: usize::from(config.mtu),
+            outer: Outer::plain(usize::from(config.mtu)),
         };
         let commands = [
             OutboundCommand::Install(Box::new(new), true),

@@ -5,7 +5,9 @@ use crate::batch::{Received, UdpPath};
 use crate::classify::{self, IPV6_HEADER_LEN, ParseError, SelectorPair};
 use crate::counters::{DropReason, Drops, SaCounters};
 use crate::gro::{Buffers, Coalescer, Place, TunSink};
+use crate::mss;
 use crate::sad::{self, Sad};
+use crate::size::NO_CLAMP;
 use ferry6_crypto::Spi;
 use ferry6_esp::encap::{self, Datagram};
 use ferry6_esp::ipcomp::{Decompressor, Inflater, IpcompError};
@@ -50,6 +52,8 @@ pub struct NewInbound {
     pub soft_packets: u64,
     /// Or octets.
     pub soft_bytes: u64,
+    /// The largest MSS in a TCP SYN; [`NO_CLAMP`]: any.
+    pub mss: u16,
 }
 
 /// From the control thread.
@@ -60,6 +64,8 @@ pub enum InboundCommand {
     Remove(Spi),
     /// The peer of an SA is somewhere else now.
     SetPath(Spi, UdpPath),
+    /// The largest MSS in a TCP SYN that comes in on an SA.
+    SetMss(Spi, u16),
 }
 
 struct Installed {
@@ -115,6 +121,11 @@ impl Inbound {
             }
             InboundCommand::Remove(spi) => {
                 self.sad.remove(spi);
+            }
+            InboundCommand::SetMss(spi, mss) => {
+                if let Some(sa) = self.sad.get_mut(spi) {
+                    sa.new.mss = mss;
+                }
             }
             InboundCommand::SetPath(spi, path) => {
                 if let Some(sa) = self.sad.get_mut(spi) {
@@ -240,6 +251,9 @@ impl Inbound {
         match decapsulated_ecn(parsed.traffic_class & 0b11, meta.tos & 0b11) {
             Some(ecn) => packet[1] = packet[1] & !(0b11 << 4) | ecn << 4,
             None => return drops.count(DropReason::InEcn),
+        }
+        if new.mss != NO_CLAMP && mss::is_syn(packet, &parsed) {
+            mss::clamp(&mut packet[..parsed.len], new.mss, true);
         }
         new.counters.add(1, parsed.len as u64);
         if place == Place::Inflated {

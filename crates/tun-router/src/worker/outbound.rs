@@ -7,7 +7,9 @@ use crate::counters::{DropReason, Drops, SaCounters};
 use crate::gro::TunSink;
 use crate::gso::{GsoError, Segments};
 use crate::icmp::{self, IcmpError, RateLimit};
+use crate::mss;
 use crate::sad::NumberHash;
+use crate::size::{NO_CLAMP, Outer};
 use crate::spd::{Policy, Spd};
 use crate::virtio::Header;
 use ferry6_crypto::Spi;
@@ -22,11 +24,15 @@ use std::time::{Duration, Instant};
 
 /// Octets of the send batch: where it is ripe, with the largest super-packet's worth of usual segments behind it.
 const BATCH_LEN: usize = 320 * 1024;
+/// A SYN longer than this, with data, keeps its MSS.
+const SYN_LEN: usize = 2048;
 
 /// What the outbound half needs of the world.
 pub trait OutboundIo: TunSink {
     /// Sends all runs of a batch and empties it.
     fn send(&mut self, batch: &mut SendBatch);
+    /// A path is another one, or has another size: what was learnt from refused sends may be wrong now.
+    fn path_changed(&mut self) {}
     /// Tells the control thread.
     fn report(&mut self, report: Report);
 }
@@ -47,8 +53,8 @@ pub struct NewOutbound {
     pub soft_packets: u64,
     /// Or octets.
     pub soft_bytes: u64,
-    /// The largest inner packet.
-    pub mtu: usize,
+    /// Its sizes, and what its outer headers say.
+    pub outer: Outer,
 }
 
 /// An SA in place.
@@ -101,6 +107,8 @@ pub enum OutboundCommand {
     Remove(u32, Spi),
     /// The SAs of a reqid send to another path.
     SetPath(u32, UdpPath),
+    /// The path of an SA has another size.
+    SetOuter(u32, Spi, Outer),
 }
 
 /// What became of a packet.
@@ -126,6 +134,8 @@ pub struct Outbound {
     children: HashMap<u32, Child, BuildHasherDefault<NumberHash>>,
     batch: SendBatch,
     compression: Option<Compression>,
+    /// A SYN before it is sealed, with another MSS.
+    syn: Box<[u8; SYN_LEN]>,
     drops: Arc<Drops>,
     icmp_limit: RateLimit,
 }
@@ -139,6 +149,7 @@ impl Outbound {
             children: HashMap::default(),
             batch: SendBatch::new(BATCH_LEN),
             compression: None,
+            syn: Box::new([0; SYN_LEN]),
             drops,
             icmp_limit: RateLimit::new(50, Duration::from_millis(10)),
         }
@@ -187,7 +198,17 @@ impl Outbound {
                     }
                 }
             }
+            OutboundCommand::SetOuter(reqid, spi, outer) => {
+                io.path_changed();
+                if let Some(child) = self.children.get_mut(&reqid) {
+                    let mut all = child.current.iter_mut().chain(&mut child.waiting);
+                    if let Some(sa) = all.find(|sa| sa.new.sa.spi() == spi) {
+                        sa.new.outer = outer;
+                    }
+                }
+            }
             OutboundCommand::SetPath(reqid, path) => {
+                io.path_changed();
                 if let Some(child) = self.children.get_mut(&reqid) {
                     child.current.iter_mut().chain(&mut child.waiting).for_each(|sa| sa.new.path = path);
                 }
@@ -244,6 +265,16 @@ impl Outbound {
             self.answer(now, IcmpError::NoRoute, packet, &parsed, io);
             return Verdict::Done;
         };
+        let original = packet;
+        let packet =
+            if sa.new.outer.mss != NO_CLAMP && packet.len() <= SYN_LEN && mss::is_syn(packet, &parsed) {
+                let copy = &mut self.syn[..packet.len()];
+                copy.copy_from_slice(packet);
+                mss::clamp(copy, sa.new.outer.mss, !header.needs_csum);
+                &*copy
+            } else {
+                packet
+            };
         let segments = match Segments::new(header, packet) {
             Ok(segments) => segments,
             Err(GsoError::Malformed | GsoError::Unsupported) => {
@@ -251,14 +282,15 @@ impl Outbound {
                 return Verdict::Done;
             }
         };
-        if segments.max_len() > sa.new.mtu && segments.max_len() > icmp::MIN_MTU {
+        if segments.max_len() > sa.new.outer.mtu && segments.max_len() > icmp::MIN_MTU {
             // At 1280 and below the outer packet is fragmented instead (RFC 4213 section 3.2.1, RFC 2473 section 7.1).
             sa.new.counters.drops.count(DropReason::OutTooBig);
-            let mtu = sa.new.mtu as u32;
-            self.answer(now, IcmpError::TooBig(mtu), packet, &parsed, io);
+            let mtu = sa.new.outer.mtu as u32;
+            self.answer(now, IcmpError::TooBig(mtu), original, &parsed, io);
             return Verdict::Done;
         }
-        seal(sa, &segments, parsed.traffic_class, &mut self.batch, self.compression.as_mut(), io);
+        let tos = sa.new.outer.fields.tos(parsed.traffic_class);
+        seal(sa, &segments, tos, &mut self.batch, self.compression.as_mut(), io);
         if self.batch.is_ripe() {
             self.flush(io);
         }
@@ -309,8 +341,9 @@ fn seal(
     mut compression: Option<&mut Compression>,
     io: &mut impl OutboundIo,
 ) {
-    let Installed { new: NewOutbound { sa, compressor, path, counters, .. }, .. } = installed;
+    let Installed { new: NewOutbound { sa, compressor, path, counters, outer, .. }, .. } = installed;
     let overhead = sa.overhead();
+    let fit = outer.fit(sa.sealed_len(segments.max_len()), segments.max_len());
     let (mut packets, mut bytes, mut compressed) = (0, 0, 0);
     let mut index = 0;
     while index < segments.count() {
@@ -346,7 +379,7 @@ fn seal(
         match sa.seal_batch(room, &group[..count]) {
             Ok(()) => {
                 for plain in &group[..count] {
-                    batch.commit(sa.sealed_len(plain.len), *path, tos);
+                    batch.commit(sa.sealed_len(plain.len), *path, tos, fit);
                 }
                 packets += count as u64;
                 bytes += group_bytes;

@@ -5,6 +5,7 @@ use crate::batch::{Received, SendBatch};
 use crate::classify::SelectorPair;
 use crate::counters::{DropReason, Drops, SaCounters};
 use crate::gro::TunSink;
+use crate::size::{Fit, NO_CLAMP, Outer, OuterFields};
 use crate::spd::Policy;
 use crate::testing::{self, Ipv6Packet, icmpv6, tcp, udp};
 use crate::virtio::{Gso, Header};
@@ -30,6 +31,7 @@ fn address(left: bool) -> SocketAddrV4 {
 #[derive(Default)]
 struct World {
     wire: Vec<(Vec<u8>, UdpPath, u8)>,
+    fits: Vec<Fit>,
     tun: Vec<(Header, Vec<u8>)>,
     reports: Vec<Report>,
     ike: Vec<Vec<u8>>,
@@ -45,6 +47,7 @@ impl OutboundIo for World {
     fn send(&mut self, batch: &mut SendBatch) {
         let (buffer, runs) = batch.runs();
         for run in runs {
+            self.fits.push(run.fit);
             for datagram in buffer[run.start..run.start + run.len].chunks(run.segment) {
                 self.wire.push((datagram.to_vec(), run.path, run.tos));
             }
@@ -94,6 +97,7 @@ struct Options {
     host_ts: Vec<TrafficSelector>,
     soft_packets: u64,
     mtu: usize,
+    mss: u16,
 }
 
 impl Default for Options {
@@ -105,6 +109,7 @@ impl Default for Options {
             host_ts: vec![TrafficSelector::ANY_V6],
             soft_packets: u64::MAX,
             mtu: 1400,
+            mss: NO_CLAMP,
         }
     }
 }
@@ -165,6 +170,7 @@ impl End {
             counters: Arc::clone(&self.counters_in),
             soft_packets: options.soft_packets,
             soft_bytes: u64::MAX,
+            mss: options.mss,
         })));
     }
 
@@ -184,7 +190,7 @@ impl End {
             counters: Arc::clone(&self.counters_out),
             soft_packets: options.soft_packets,
             soft_bytes: u64::MAX,
-            mtu: options.mtu,
+            outer: Outer { mss: options.mss, ..Outer::plain(options.mtu) },
         };
         self.command(OutboundCommand::Install(Box::new(new), switch));
     }
@@ -535,6 +541,71 @@ fn too_big_is_told_with_the_number() {
     left.plain(&udp(CLIENT, HOST, 1, 2, &[1; 1233]));
     let (_, answer) = left.world.tun.pop().unwrap();
     assert_eq!(answer[44..48], 1280_u32.to_be_bytes());
+}
+
+/// RFC 8200 section 5 and RFC 4213 section 3.2: what IPv6 guarantees goes, in fragments, and without DF.
+#[test]
+fn only_what_may_be_told_off_has_df() {
+    let (mut left, _) = pair(&Options::default());
+    let outer = Outer { df: true, path_mtu: 1300, ..Outer::plain(1400) };
+    left.command(OutboundCommand::SetOuter(1, spi(1000 + 3), outer));
+    let mut fits = |len: usize| {
+        left.plain(&udp(CLIENT, HOST, 1, 2, &vec![1; len - 48]));
+        left.world.fits.pop().unwrap()
+    };
+    assert_eq!([1280, 1281].map(&mut fits), [Fit::Fragments, Fit::Never]);
+    // 28 outside, 16 in front, 16 and the trailer behind.
+    assert_eq!([1300 - 62, 1300 - 61].map(&mut fits), [Fit::Whole, Fit::Fragments]);
+}
+
+/// Both ways, and the checksum of each is right at the other end, with IPComp as well.
+#[test]
+fn syns_are_clamped_both_ways() {
+    for ipcomp in [false, true] {
+        let clamping = Options { mss: 1200, ipcomp, ..Options::default() };
+        let plain = Options { ipcomp, ..Options::default() };
+        let mss_of = |packet: &[u8]| {
+            let parsed = crate::classify::parse(packet).unwrap();
+            let sum = crate::checksum::Sum::ZERO.add_pseudo_header(&packet[8..40], packet.len() - 40, 6);
+            assert!(sum.octets(&packet[40..]).is_valid(), "{parsed:?}");
+            u16::from_be_bytes([packet[62], packet[63]])
+        };
+        let syn = |from, to, mss: u16| {
+            // In place of the timestamp: MSS, then no-operations.
+            let mut packet = tcp(from, to, 1, 2, 3, 0x02, b"");
+            packet[60..72].fill(1);
+            packet[60..62].copy_from_slice(&[2, 4]);
+            packet[62..64].copy_from_slice(&mss.to_be_bytes());
+            packet[56..58].fill(0);
+            let sum = crate::checksum::Sum::ZERO.add_pseudo_header(&packet[8..40], packet.len() - 40, 6);
+            let sum = sum.octets(&packet[40..]).checksum();
+            packet[56..58].copy_from_slice(&sum);
+            packet
+        };
+        for (left, right) in [(&clamping, &plain), (&plain, &clamping)] {
+            let (mut left, _) = pair(left);
+            let (_, mut right) = pair(right);
+            for (mss, expected) in [(1440, 1200), (1200, 1200), (1000, 1000)] {
+                left.plain(&syn(CLIENT, HOST, mss));
+                let got = carry(&mut left, &mut right);
+                assert_eq!(got.iter().map(|p| mss_of(p)).collect::<Vec<_>>(), [expected]);
+                right.plain(&syn(HOST, CLIENT, mss));
+                let got = carry(&mut right, &mut left);
+                assert_eq!(got.iter().map(|p| mss_of(p)).collect::<Vec<_>>(), [expected]);
+            }
+        }
+    }
+}
+
+#[test]
+fn outer_fields_as_configured() {
+    let (mut left, _) = pair(&Options::default());
+    let fields = OuterFields { dscp: Some(46), ecn: false };
+    left.command(OutboundCommand::SetOuter(1, spi(1000 + 3), Outer { fields, ..Outer::plain(1400) }));
+    let mut packet = udp(CLIENT, HOST, 1, 2, b"x");
+    (packet[0], packet[1]) = (0x60 | 0x2, 0xa0);
+    left.plain(&packet);
+    assert_eq!(left.world.wire[0].2, 46 << 2);
 }
 
 #[test]
