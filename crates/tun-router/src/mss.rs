@@ -78,7 +78,7 @@ mod tests {
         out[6] = protocol::TCP;
         out[8..40].fill(0x2a);
         let tcp = &mut out[IPV6_HEADER_LEN..];
-        tcp[12] = ((TCP_HEADER_LEN + padded) / 4 << 4) as u8;
+        tcp[12] = (((TCP_HEADER_LEN + padded) / 4) << 4) as u8;
         tcp[FLAGS] = flags;
         tcp[TCP_HEADER_LEN..TCP_HEADER_LEN + options.len()].copy_from_slice(options);
         tcp[TCP_HEADER_LEN + padded..].copy_from_slice(payload);

@@ -206,6 +206,23 @@ mod tests {
         }
     }
 
+    /// The table of `docs/mtu.md` is what the code says, for each suite.
+    #[test]
+    fn the_documented_table() {
+        let document = include_str!("../../../docs/mtu.md");
+        let rows: Vec<&str> =
+            document.lines().filter(|line| line.starts_with("| `") && line.contains(" to ")).collect();
+        let expected: Vec<String> = CipherSuite::all()
+            .map(|suite| {
+                let added = |inner| ferry6_esp::size::sealed_len(suite, inner) - inner + OUTER_HEADERS;
+                let (least, most) = ((0..64).map(added).min().unwrap(), (0..64).map(added).max().unwrap());
+                let [a, b, c, d] = [1500, 1492, 1400, 1280].map(|path| tunnel_mtu(suite, path));
+                format!("| `{suite}` | {least} to {most} | {a} | {b} | {c} | {d} |")
+            })
+            .collect();
+        assert_eq!(rows, expected, "it should be:\n{}", expected.join("\n"));
+    }
+
     #[test]
     fn outer_fields() {
         // AF11 with ECT(0).
