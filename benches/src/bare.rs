@@ -3,7 +3,7 @@
 use crate::keys;
 use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::{AeadCore, AeadInOut, KeyInit};
-use ferry6_crypto::{Cipher, CipherSuite, CryptoProvider, aws_lc};
+use ferry6_crypto::{Cipher, CipherSuite, CryptoProvider, Integ, aws_lc};
 
 /// As much beside the text as ESP with extended sequence numbers has.
 const AAD: [u8; 12] = [1; 12];
@@ -95,6 +95,40 @@ pub fn ring_and_aws_lc(suite: CipherSuite) -> Option<[Box<dyn Bare>; 2]> {
         Box::new(ring::LessSafeKey::new(ring::UnboundKey::new(of_ring, key).expect(FITS))),
         Box::new(lc::LessSafeKey::new(lc::UnboundKey::new(of_aws_lc, key).expect(FITS))),
     ])
+}
+
+/// A keyed HMAC: with its state copied for each message, as packets need it.
+pub type Mac = Box<dyn Fn(&[u8]) -> u8>;
+
+/// HMAC of an integrity algorithm by ring, AWS-LC and RustCrypto; of the tag, only the first octet.
+pub fn macs(integ: Integ) -> [Mac; 3] {
+    fn rust_crypto<M: hmac::Mac + KeyInit + Clone + 'static>() -> Mac {
+        let keyed = <M as KeyInit>::new_from_slice(&[7; 20]).expect("keys of any length");
+        Box::new(move |message| keyed.clone().chain_update(message).finalize().into_bytes()[0])
+    }
+    let (of_ring, of_aws_lc, rust_crypto) = match integ {
+        Integ::HmacSha1_96 => (
+            ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            rust_crypto::<hmac::Hmac<sha1::Sha1>>(),
+        ),
+        Integ::HmacSha256_128 => {
+            (ring::hmac::HMAC_SHA256, aws_lc_rs::hmac::HMAC_SHA256, rust_crypto::<hmac::Hmac<sha2::Sha256>>())
+        }
+        Integ::HmacSha384_192 => {
+            (ring::hmac::HMAC_SHA384, aws_lc_rs::hmac::HMAC_SHA384, rust_crypto::<hmac::Hmac<sha2::Sha384>>())
+        }
+        Integ::HmacSha512_256 => {
+            (ring::hmac::HMAC_SHA512, aws_lc_rs::hmac::HMAC_SHA512, rust_crypto::<hmac::Hmac<sha2::Sha512>>())
+        }
+    };
+    let ring = ring::hmac::Key::new(of_ring, &[7; 20]);
+    let aws_lc = aws_lc_rs::hmac::Key::new(of_aws_lc, &[7; 20]);
+    [
+        Box::new(move |message| ring::hmac::sign(&ring, message).as_ref()[0]),
+        Box::new(move |message| aws_lc_rs::hmac::sign(&aws_lc, message).as_ref()[0]),
+        rust_crypto,
+    ]
 }
 
 /// The provider's cipher, and which library it is of: the one that the provider itself takes on this processor.

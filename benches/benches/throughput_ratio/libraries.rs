@@ -1,9 +1,9 @@
-//! AES-GCM by ring and by AWS-LC: which one the provider `aws-lc` had better take on this processor.
+//! AES-GCM by ring and by AWS-LC: which one the provider `aws-lc` had better take on this processor. And HMAC by three libraries.
 
 use super::{median, timed};
 use ferry6_benches::SIZES;
-use ferry6_benches::bare::ring_and_aws_lc;
-use ferry6_crypto::{CipherSuite, aws_lc};
+use ferry6_benches::bare::{macs, ring_and_aws_lc};
+use ferry6_crypto::{CipherSuite, Integ, aws_lc};
 use std::hint::black_box;
 
 const ROUNDS: usize = 100;
@@ -52,5 +52,28 @@ pub(super) fn run() {
                 aws_lc_open / ring_open,
             );
         }
+    }
+    hmacs();
+}
+
+fn hmacs() {
+    // What an ESP packet of 1400 octets has to authenticate with AES-CBC.
+    let message = vec![0x11; 1436];
+    println!("\nHMAC of {} octets, ns (medians of {ROUNDS} batches in turns)", message.len());
+    println!("{:<20} {:>9} {:>9} {:>11}", "", "ring", "AWS-LC", "RustCrypto");
+    for integ in [Integ::HmacSha1_96, Integ::HmacSha256_128, Integ::HmacSha384_192, Integ::HmacSha512_256] {
+        let macs = macs(integ);
+        let mut times: [_; 3] = std::array::from_fn(|_| Vec::new());
+        for _ in 0..ROUNDS {
+            for (mac, times) in macs.iter().zip(&mut times) {
+                times.push(timed(|| {
+                    for _ in 0..PACKETS {
+                        black_box(mac(black_box(&message)));
+                    }
+                }));
+            }
+        }
+        let [ring, aws_lc, rust_crypto] = times.map(|samples| median(samples, PACKETS));
+        println!("{:<20} {ring:>9.0} {aws_lc:>9.0} {rust_crypto:>11.0}", format!("{integ:?}"));
     }
 }
