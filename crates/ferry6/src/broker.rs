@@ -164,8 +164,13 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
                     notices.tell(lost, &text);
                     machine.closed(&daemon, &closed).await;
                 }
-                // The device has one MTU for all tunnels; what is too large for one of them is told off there.
-                Some(RouterEvent::ChildInstalled(_) | RouterEvent::TunnelMtu { .. }) => {}
+                // The device has one MTU for all tunnels; what is too large for one of them is told off there. To authenticate
+                // anew is a client's task.
+                Some(
+                    RouterEvent::ChildInstalled(_)
+                    | RouterEvent::TunnelMtu { .. }
+                    | RouterEvent::ReauthenticateIn { .. },
+                ) => {}
                 Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),

@@ -182,7 +182,7 @@ impl Established {
 
     /// When an initiator is to authenticate anew: by its own configuration, or by the peer's (RFC 4478), whichever is
     /// sooner; in any case before the peer loses its patience.
-    fn reauth_in(&self, endpoint: &mut Endpoint) -> Option<Duration> {
+    pub(crate) fn reauth_in(&self, endpoint: &mut Endpoint) -> Option<Duration> {
         let ours =
             Some(self.connection.reauth).filter(|d| !d.is_zero() && self.first_role == Role::Initiator);
         let lifetime = ours.into_iter().chain(self.auth_lifetime).min()?;

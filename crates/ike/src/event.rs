@@ -252,6 +252,14 @@ pub enum Event {
     Established(Box<Established>),
     /// Ask whether these certificates are revoked; answer with `Endpoint::revocation_checked`.
     CheckRevocation(Box<RevocationCheck>),
+    /// The responder has said anew how long it takes our authentication for good (RFC 4478 section 3): authenticate within
+    /// this time, as [`Established::reauth`] says.
+    ReauthenticateIn {
+        /// Which IKE SA.
+        ike: IkeSaId,
+        /// The time from now on.
+        after: Duration,
+    },
     /// The IKE SA was rekeyed.
     IkeRekeyed {
         /// Which.

@@ -357,7 +357,7 @@ impl AuthSent {
 }
 
 /// RFC 4478 section 3: seconds.
-fn auth_lifetime(payloads: &Payloads) -> Option<Duration> {
+pub(crate) fn auth_lifetime(payloads: &Payloads) -> Option<Duration> {
     let seconds =
         payloads.notify(notify::AUTH_LIFETIME)?.data.as_slice().try_into().ok().map(u32::from_be_bytes)?;
     Some(Duration::from_secs(seconds.into())).filter(|d| !d.is_zero())

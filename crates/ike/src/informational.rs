@@ -4,7 +4,8 @@ use crate::child::{Child, Phase};
 use crate::config::{Now, Role};
 use crate::endpoint::{Endpoint, IkeSaCommon, State};
 use crate::established::{Established, Pending, Task};
-use crate::event::CloseReason;
+use crate::event::{CloseReason, Event};
+use crate::ike_auth::auth_lifetime;
 use crate::notify;
 use crate::payloads::Payloads;
 use crate::window::ResponseToken;
@@ -60,6 +61,15 @@ impl Established {
                 "{name}: it does not accept our certificate, identity or pre-shared key; its log tells why"
             );
             return self.end(endpoint, now, common, CloseReason::PeerRefused(why));
+        }
+        // RFC 4478 section 3: a responder may tell it, or change its mind, at any time; it counts from now on.
+        if self.first_role == Role::Initiator
+            && let Some(lifetime) = auth_lifetime(payloads)
+        {
+            self.auth_lifetime = Some(lifetime);
+            if let Some(after) = self.reauth_in(endpoint) {
+                endpoint.events.push_back(Event::ReauthenticateIn { ike: common.id, after });
+            }
         }
         let mut answer = self.on_deletes(endpoint, common, payloads);
         answer.extend(self.on_mobike(endpoint, common, token.path(), payloads));

@@ -522,6 +522,7 @@ impl Pair {
                 | Event::PathSize { .. }
                 | Event::Established(_)
                 | Event::IkeRekeyed { .. }
+                | Event::ReauthenticateIn { .. }
                 | Event::IkeKeys(_)
                 | Event::CheckRevocation(_)
                 | Event::Notice { .. } => {}

@@ -370,6 +370,9 @@ impl Control {
                 Event::MovePath { ike, path } => self.move_path(ike, &path),
                 Event::PathSize { ike, taken } => self.path_probed(ike, taken),
                 Event::Established(established) => self.tell(RouterEvent::Established(established)),
+                Event::ReauthenticateIn { ike, after } => {
+                    self.tell(RouterEvent::ReauthenticateIn { ike, after });
+                }
                 Event::IkeRekeyed { ike } => self
                     .tell(RouterEvent::Notice { warning: false, text: format!("IKE SA {} rekeyed", ike.0) }),
                 Event::IkeKeys(keys) => self.tell(RouterEvent::IkeKeys(keys)),

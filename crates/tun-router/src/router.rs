@@ -77,6 +77,13 @@ pub enum RouterEvent {
     IkeKeys(Box<ike::event::IkeKeyLog>),
     /// Keys of a Child SA, for a key log; only where [`RouterConfig::keylog`] asks for them.
     ChildKeys(Box<ChildKeys>),
+    /// The broker asks its client to reauthenticate within this time.
+    ReauthenticateIn {
+        /// Which IKE SA.
+        ike: ike::event::IkeSaId,
+        /// The time from now on.
+        after: Duration,
+    },
     /// For the log.
     Notice {
         /// Warn or info.

@@ -29,6 +29,8 @@ pub struct Count {
     pub late: u64,
     /// When those that never arrived were sent, in milliseconds of the soak.
     pub lost_at: Vec<u32>,
+    /// When all were sent.
+    pub sent_at: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -85,13 +87,18 @@ impl Flow {
         self.shared.newest.load(Ordering::Relaxed) >= milliseconds
     }
 
+    /// When the youngest probe that has arrived was sent, in milliseconds.
+    pub fn newest(&self) -> u32 {
+        self.shared.newest.load(Ordering::Relaxed)
+    }
+
     /// Ends it, when the last has had time to arrive.
     pub fn stop(self) -> Result<Count> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let (unsent, sent) = self.sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
         let got = self.receiver.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))??;
         let mut count = Count { sent: sent.len() as u64, unsent, late: got.late, ..Count::default() };
-        for (number, at) in sent.into_iter().enumerate() {
+        for (number, at) in sent.iter().copied().enumerate() {
             match got.times.get(number).copied().unwrap_or(0) {
                 0 => count.lost_at.push(at),
                 times => {
@@ -100,6 +107,7 @@ impl Flow {
                 }
             }
         }
+        count.sent_at = sent;
         Ok(count)
     }
 }

@@ -11,8 +11,8 @@ use ferry6::lab::Host;
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,35 @@ pub struct Tally {
     /// The kernel did not take it back, or had dropped it before: the relay's own fault.
     pub failed: AtomicU64,
     pub rebindings: AtomicU64,
+    /// Every probe that the relay saw and what it did with it: what a lost probe is held against.
+    pub probes: Mutex<Vec<Sight>>,
+}
+
+/// What became of a probe in the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Passed,
+    /// Injected loss.
+    Lost,
+    /// Its NAT mapping is no more.
+    Stale,
+}
+
+/// A probe that the relay saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    pub at: Instant,
+    pub from_broker: bool,
+    pub fate: Fate,
+}
+
+impl Tally {
+    fn saw(&self, kind: usize, at: Instant, udp: &Udp, fate: Fate) {
+        if kind == PROBE {
+            let sight = Sight { at, from_broker: udp.comes_from_broker(), fate };
+            self.probes.lock().unwrap_or_else(PoisonError::into_inner).push(sight);
+        }
+    }
 }
 
 /// Index of the probes' ESP in [`Tally`].
@@ -230,15 +259,19 @@ impl Worker {
         tally.seen[kind].fetch_add(1, Ordering::Relaxed);
         if !self.nat.translate(&udp, packet, &mut self.random, now) {
             tally.stale[kind].fetch_add(1, Ordering::Relaxed);
+            tally.saw(kind, now, &udp, Fate::Stale);
             return;
         }
         if kind == REST || (kind != IKE && self.shared.esp_spared.load(Ordering::Relaxed)) {
+            tally.saw(kind, now, &udp, Fate::Passed);
             return self.send(packet);
         }
         if self.random.chance(self.faults.loss) {
             tally.lost[kind].fetch_add(1, Ordering::Relaxed);
+            tally.saw(kind, now, &udp, Fate::Lost);
             return;
         }
+        tally.saw(kind, now, &udp, Fate::Passed);
         if self.random.chance(self.faults.duplicate) {
             tally.doubled.fetch_add(1, Ordering::Relaxed);
             self.hold(packet, now);

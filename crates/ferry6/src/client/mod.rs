@@ -158,6 +158,7 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
                 Some(RouterEvent::Closed(closed)) => tunnel.closed(&daemon, &closed).await?,
                 Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
+                Some(RouterEvent::ReauthenticateIn { ike, after }) => tunnel.reauthenticate_in(ike, after),
                 Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
                 None => {
                     daemon.stop.fail("the router stopped by itself");

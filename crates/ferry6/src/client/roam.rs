@@ -136,6 +136,14 @@ impl Tunnel {
         self.reauth.at.filter(|_| ready)
     }
 
+    /// The broker has said anew how long our authentication holds.
+    pub(super) fn reauthenticate_in(&mut self, ike: IkeSaId, after: Duration) {
+        if matches!(self.state, State::Up { ike: current, .. } if current == ike) {
+            tracing::info!("the broker asks for reauthentication within {after:.0?}");
+            self.reauth.at = Some(Instant::now() + after);
+        }
+    }
+
     /// Begins.
     pub(super) async fn reauthenticate(&mut self, daemon: &Daemon) -> anyhow::Result<()> {
         self.reauth.at = None;

@@ -1,12 +1,14 @@
 //! DPD, DELETE, unique identities, limits.
 
+use super::protected::{ask, logged};
 use super::{CRYPTO, established, reason, secs};
 use crate::config::{HalfOpenLimits, Unique};
 use crate::event::{CloseReason, Event, Path};
+use crate::notify;
 use crate::testing::{
     BROKER, CLIENT, Fate, Pair, SeededRandom, Side, config, endpoint, first_path, pool, psk_connections,
 };
-use crate::wire::Header;
+use crate::wire::{ExchangeType, Header};
 use ferry6_crypto::SecureRandom;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -134,10 +136,8 @@ fn unique_replace_after_a_crash() {
     let pair = again(Unique::Replace, true);
     assert!(matches!(reason(&pair.broker), CloseReason::Replaced));
     pair.check_mirror().unwrap();
-    let informational = pair
-        .sent
-        .iter()
-        .filter(|(_, m)| Header::parse(m).unwrap().exchange == crate::wire::ExchangeType::Informational);
+    let informational =
+        pair.sent.iter().filter(|(_, m)| Header::parse(m).unwrap().exchange == ExchangeType::Informational);
     assert_eq!(informational.count(), 0, "INITIAL_CONTACT: nothing is sent on a dead IKE SA");
 }
 
@@ -233,6 +233,33 @@ fn the_broker_asks_for_reauthentication() {
     pair.run(secs(30));
     assert!(matches!(reason(&pair.broker), CloseReason::Expired(_)));
     assert!(matches!(reason(&pair.client), CloseReason::PeerDeleted));
+}
+
+/// RFC 4478 section 3: in an INFORMATIONAL of its own, sooner or later than before; only a responder has that to say.
+#[test]
+fn a_broker_changes_its_mind_on_reauthentication() {
+    let mut pair = logged(|_, b| b.reauth = secs(1000));
+    let asked = |pair: &Pair| -> Vec<Duration> {
+        let both = pair.client.events.iter().chain(&pair.broker.events);
+        both.filter_map(|e| match e {
+            Event::ReauthenticateIn { after, .. } => Some(*after),
+            _ => None,
+        })
+        .collect()
+    };
+    let tell = |pair: &mut Pair, side, data: &[u8]| {
+        let payload = notify::plain(notify::AUTH_LIFETIME, data.to_vec());
+        assert!(ask(pair, side, ExchangeType::Informational, &[payload]).is_empty());
+    };
+    tell(&mut pair, Side::Broker, &100_u32.to_be_bytes());
+    tell(&mut pair, Side::Broker, &5000_u32.to_be_bytes());
+    // No number, and none at all.
+    tell(&mut pair, Side::Broker, &[0; 4]);
+    tell(&mut pair, Side::Broker, &[1; 3]);
+    tell(&mut pair, Side::Client, &7_u32.to_be_bytes());
+    let [first, second] = asked(&pair)[..] else { panic!("{:?}", asked(&pair)) };
+    assert!((secs(90)..=secs(100)).contains(&first), "{first:?}");
+    assert!((secs(4500)..=secs(5000)).contains(&second), "{second:?}");
 }
 
 #[test]
