@@ -416,14 +416,8 @@ impl Endpoint {
     /// use, or the IKE SA, is replaced meanwhile.
     ///
     /// # Errors
-    /// [`CommandError::UnknownSa`]; [`CommandError::NotNow`] where the peer, or the configuration, has no IKE fragmentation: a
-    /// message that is too large could not get through in another way then, and would end the IKE SA.
+    /// [`CommandError::UnknownSa`].
     pub fn probe_path_size(&mut self, now: Now, ike: IkeSaId, len: usize) -> Result<(), CommandError> {
-        let spi = *self.by_id.get(&ike).ok_or(CommandError::UnknownSa)?;
-        let fragments = self.established_at(spi).is_some_and(|s| s.window.fragment_size().is_some());
-        if !fragments {
-            return Err(CommandError::NotNow("there is no IKE fragmentation with this peer"));
-        }
         self.task(now, ike, Task::ProbeSize(len))
     }
 

@@ -49,7 +49,7 @@ pub(crate) const SMALL_FRAGMENT: usize = 576 - 20 - 8 - 4;
 const SENDS_BEFORE_SMALL: u32 = 2;
 /// A response that was asked for again so often was too large for the path, as it seems.
 const REPEATS_BEFORE_SMALL: u32 = 2;
-/// A probe of the path's size is sent so often with DF. Then it goes in small fragments, so that the window is free again.
+/// A probe of the path's size is sent so often with DF. Then it is made to get through, so that the window is free again.
 const PROBE_SENDS: u32 = 3;
 /// And it waits so long each time.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
@@ -70,6 +70,8 @@ struct Request {
     flight: InFlight,
     /// It was cut again into smaller fragments.
     made_smaller: bool,
+    /// What is sent every other time: a probe that was not answered, see [`Window::end_probe`].
+    other: Option<Packets>,
 }
 
 /// A response of ours, kept for its retransmissions.
@@ -281,7 +283,7 @@ impl Window {
         let content = Self::content(exchange, self.next_id(), payloads);
         let packets = self.seal(&content, false, self.fragment_size());
         let flight = InFlight::start(endpoint, now, common, packets);
-        self.in_flight = Some(Request { content, flight, made_smaller: false });
+        self.in_flight = Some(Request { content, flight, made_smaller: false, other: None });
     }
 
     fn next_id(&mut self) -> u32 {
@@ -294,7 +296,7 @@ impl Window {
     }
 
     /// Sends an INFORMATIONAL request of at most `len` octets, one message with DF; returns how many it has. The window must be
-    /// free, and the peer one that takes fragments: where the path does not take the message, that is how it gets through.
+    /// free.
     ///
     /// # Panics
     /// When a request is in flight.
@@ -321,7 +323,7 @@ impl Window {
         let sent = packets.largest();
         let mut flight = InFlight { packets, tries: 0, since: now.monotonic, path: None, probe: true };
         flight.send(endpoint, now, common);
-        self.in_flight = Some(Request { content, flight, made_smaller: false });
+        self.in_flight = Some(Request { content, flight, made_smaller: false, other: None });
         sent
     }
 
@@ -337,7 +339,7 @@ impl Window {
             let small = self.seal(&request.content, false, Some(SMALL_FRAGMENT));
             if small.0.len() > request.flight.packets.0.len() {
                 request.flight.packets = small;
-                request.made_smaller = !request.flight.probe;
+                request.made_smaller = true;
             }
         }
         self.in_flight = Some(request);
@@ -364,24 +366,34 @@ impl Window {
         common: &mut IkeSaCommon,
     ) -> Option<CloseReason> {
         let request = self.in_flight.as_ref()?;
-        let flight = &request.flight;
-        if flight.probe && flight.tries >= PROBE_SENDS {
+        let (probe, tries) = (request.flight.probe, request.flight.tries);
+        let large = !probe && tries >= SENDS_BEFORE_SMALL && !request.made_smaller;
+        if probe && tries >= PROBE_SENDS {
             self.end_probe(now);
             endpoint.events.push_back(Event::PathSize { ike: common.id, taken: None });
-        } else if !flight.probe && flight.tries >= SENDS_BEFORE_SMALL && !request.made_smaller {
+        } else if let Some(Request { flight, other: Some(other), .. }) = &mut self.in_flight {
+            std::mem::swap(&mut flight.packets, other);
+        } else if large {
             self.make_smaller();
         }
         self.in_flight.as_mut().and_then(|request| request.flight.again(endpoint, now, common))
     }
 
-    /// The probe in flight becomes a request like others, with all its tries before it.
+    /// The probe in flight becomes a request like others, with all its tries before it, and gets through whatever the path takes:
+    /// an empty message with its ID and the probe itself without DF take turns. A peer that has seen nothing yet answers the
+    /// first that comes, and one that has seen the probe knows that again. (Section 2.1 wants repetitions to be bitwise
+    /// identical; but fragments of an INFORMATIONAL are more than strongSwan takes, and the probe says nothing in any case.)
     fn end_probe(&mut self, now: Now) {
-        if self.is_probing_size() {
-            self.make_smaller();
-            if let Some(Request { flight, .. }) = &mut self.in_flight {
-                (flight.probe, flight.tries, flight.since) = (false, 0, now.monotonic);
-            }
+        if !self.is_probing_size() {
+            return;
         }
+        let Some(mut request) = self.in_flight.take() else { return };
+        let empty = Self::content(request.content.exchange, request.content.id, &[]);
+        let small = self.seal(&empty, false, None);
+        let flight = &mut request.flight;
+        request.other = Some(std::mem::replace(&mut flight.packets, small));
+        (flight.probe, flight.tries, flight.since) = (false, 0, now.monotonic);
+        self.in_flight = Some(request);
     }
 
     /// How often the request in flight was sent.
@@ -491,7 +503,7 @@ impl Window {
             Ok(SkMessage::Fragment { number, .. }) => number == 1,
             Err(_) => return Incoming::Nothing,
         };
-        if let (true, Some(mut answered)) = (again, self.answered.take()) {
+        if again && let Some(mut answered) = self.answered.take() {
             answered.repeats = answered.repeats.saturating_add(1);
             if answered.repeats == REPEATS_BEFORE_SMALL
                 && self.fragment_size.is_some()

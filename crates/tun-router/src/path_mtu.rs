@@ -68,6 +68,8 @@ pub(crate) struct PathMtu {
     /// The size that got through in the search before.
     before: Option<usize>,
     probing: Option<(usize, Instant)>,
+    /// What becomes of the one on its way does not matter any more.
+    stale: bool,
     /// When the next probe is due.
     next: Instant,
 }
@@ -85,6 +87,7 @@ impl PathMtu {
             proven: 0,
             before: None,
             probing: None,
+            stale: false,
             next: now + FIRST,
         }
     }
@@ -109,12 +112,12 @@ impl PathMtu {
         }
         self.limit = limit;
         self.restart();
-        // The one on its way is of no use any more, but the window is busy with it.
-        self.next = now + FIRST;
+        self.next = now;
     }
 
     fn restart(&mut self) {
-        (self.low, self.high, self.proven, self.probing) = (0, usize::MAX, 0, None);
+        (self.low, self.high, self.proven) = (0, usize::MAX, 0);
+        self.stale = self.probing.is_some();
         self.before = (self.known == Known::Proven).then_some(self.size);
     }
 
@@ -123,7 +126,7 @@ impl PathMtu {
         if let Some((_, since)) = self.probing
             && now.saturating_duration_since(since) >= PATIENCE
         {
-            self.probing = None;
+            (self.probing, self.stale) = (None, false);
             self.next = now;
         }
         if self.probing.is_some() || now < self.next {
@@ -159,6 +162,10 @@ impl PathMtu {
     /// What became of the probe under way; `got`: the size that got through, perhaps a little less than what was asked for.
     pub(crate) fn answered(&mut self, now: Instant, got: Option<usize>) {
         let Some((asked, _)) = self.probing.take() else { return };
+        if std::mem::take(&mut self.stale) {
+            self.next = now;
+            return;
+        }
         match got {
             // Block ciphers make no message of just any size; what the kernel says is not belied by the octets between.
             Some(got) => {
@@ -178,8 +185,9 @@ impl PathMtu {
         }
     }
 
-    /// Nobody can be asked: the kernel's word stands.
+    /// The IKE SA is not there to be asked: the kernel's word stands.
     pub(crate) fn cannot_ask(&mut self, now: Instant) {
+        self.probing = None;
         self.restart();
         self.next = now + RAISE;
     }
@@ -391,6 +399,13 @@ mod tests {
         // The kernel forgets; the path is as small as before, and in doubt that is what holds.
         path.told(now, 1500);
         assert_eq!(path.size(), 1372);
+        // What was asked before ICMP came is not taken for an answer to what is asked since.
+        assert_eq!(path.due(now), Some(1500));
+        path.told(now, 1400);
+        assert_eq!(path.due(now), None);
+        path.answered(now, None);
+        assert_eq!(path.due(now), Some(1400));
+        path.answered(now, None);
         search(&mut path, now, 1372, 1);
         assert_eq!(path.size(), 1372);
     }

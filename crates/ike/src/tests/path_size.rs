@@ -61,11 +61,27 @@ fn a_probe_is_answered_where_it_fits() {
     assert_eq!(pair.client.live().len(), 1);
 }
 
+/// The peer got the probe, and its answers are lost for a while: neither end is confused.
 #[test]
-fn without_ike_fragmentation_nothing_is_probed() {
+fn a_probe_whose_answers_are_lost() {
     let mut pair = established(|client, _| client.fragment_size = None);
     let ike = pair.client.established()[0].ike;
-    pair.act(Side::Client, |e, now| e.probe_path_size(now, ike, 1400)).unwrap_err();
+    let mut answers = 0;
+    let broker = pair.broker.endpoint.ike_sas()[0].responder_spi;
+    pair.link.fate = Box::new(move |message| {
+        let header = crate::wire::Header::parse(message).unwrap();
+        assert_eq!(header.responder_spi, broker);
+        answers += u32::from(header.response);
+        if header.response && answers < 5 { Fate::Drop } else { Fate::Deliver }
+    });
+    probe(&mut pair, ike, 1400);
+    pair.run(secs(30));
+    assert_eq!(sizes(&pair), [None]);
+    let reqid = pair.client.live()[0].reqid;
+    pair.act(Side::Client, |e, now| e.rekey_child(now, reqid)).unwrap();
+    pair.run(secs(1));
+    pair.check_mirror().unwrap();
+    assert!(pair.client.closed().is_empty() && pair.broker.closed().is_empty());
 }
 
 proptest! {
