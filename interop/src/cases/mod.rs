@@ -2,6 +2,7 @@
 
 mod auth;
 mod configuration;
+mod forged;
 mod iked;
 mod kernel;
 mod keylog;
@@ -127,6 +128,7 @@ pub fn all() -> Vec<Case> {
         keylog::cases(),
         refusals::cases(),
         revocation::cases(),
+        forged::cases(),
         system::cases(),
         configuration::cases(),
         iked::cases(),

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 /// The internet's own address, which both sides reach.
 const SERVER: &str = "5.6.7.1";
-const OCSP: &str = "http://5.6.7.1:8080/";
+pub(super) const OCSP: &str = "http://5.6.7.1:8080/";
 const CRL: &str = "http://5.6.7.1:8081/ca.crl";
-const KEY: KeyType = KeyType::Ecdsa256;
+pub(super) const KEY: KeyType = KeyType::Ecdsa256;
 
 /// What the responder knows of the peer's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn credentials(ca: &Ca, entity: Entity) -> Credentials {
+pub(super) fn credentials(ca: &Ca, entity: Entity) -> Credentials {
     Credentials {
         entity: Some(entity),
         intermediates: Vec::new(),
@@ -174,8 +174,8 @@ fn ocsp_refused(env: &mut Env, client: Program, broker: Program, answer: Answer,
 }
 
 /// An HTTP server that answers every request with the octets of a file; one that does not answer, without a file.
-fn http_server(env: &Env, file: Option<&Path>) -> Result<()> {
-    let listener = env.net.internet.run(|| TcpListener::bind((SERVER, 8081)))?;
+pub(super) fn serve(env: &Env, port: u16, file: Option<&Path>) -> Result<()> {
+    let listener = env.net.internet.run(|| TcpListener::bind((SERVER, port)))?;
     let file = file.map(Path::to_owned);
     // It ends with the case's process.
     std::thread::spawn(move || {
@@ -199,7 +199,7 @@ fn crl_fetched(env: &mut Env) -> Result<()> {
     let ca = Ca::new(&env.subdir("pki")?, "ca", KEY)?;
     let client = ca.issue_with("client", CLIENT_ID, &[CRL], &[])?;
     let broker = ca.issue_with("broker", BROKER_ID, &[CRL], &[])?;
-    http_server(env, Some(&ca.crl()))?;
+    serve(env, 8081, Some(&ca.crl()))?;
     let mut spec = Spec::new(FERRY6, FERRY6, (credentials(&ca, client.clone()), credentials(&ca, broker)));
     spec.ferry_broker.remote = "revocation = \"strict\"\n".into();
     let mut tunnel = spec.up(env)?;
@@ -226,7 +226,7 @@ fn slow_server(env: &mut Env) -> Result<()> {
     let first = ca.issue_with("client", CLIENT_ID, &[], &[])?;
     let second = ca.issue_with("second", "second@my.domain", &[CRL], &[])?;
     let broker = ca.issue_with("broker", BROKER_ID, &[], &[])?;
-    http_server(env, None)?;
+    serve(env, 8081, None)?;
     let mut spec = Spec::new(FERRY6, FERRY6, (credentials(&ca, first), credentials(&ca, broker)));
     spec.ferry_pool = format!("range = \"{CLIENT_ADDRESS}-2a00::1ff\"\n");
     let tunnel = spec.up(env)?;
