@@ -188,12 +188,28 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
 /// Reads the configuration anew. New tunnels are made by it; those that stand go on by what they were made with. What the device and the
 /// ports are made of needs a restart, and is told.
 async fn reload(daemon: &Daemon, path: &Path, old: &Broker) -> anyhow::Result<String> {
-    let new = config::broker(path)?;
+    let new = config::broker(path).map_err(|error| {
+        let text = format!("{error:#}");
+        // The process gave its rights up when it started: what root alone may read, it cannot read again.
+        let hint = if text.contains("ermission denied") {
+            "; nothing was taken: the running broker may not read this file any more. Restart it, and all files are read anew"
+        } else {
+            ""
+        };
+        anyhow!("{text}{hint}")
+    })?;
     for warning in &new.warnings {
         tracing::warn!("{warning}");
     }
     if new.pools != old.pools {
         bail!("{}: the pools changed, which needs a restart; nothing was taken", path.display());
+    }
+    if revocation::is_checked(&new.connections) && !revocation::is_checked(&old.connections) {
+        bail!(
+            "{}: `revocation` was \"off\" everywhere when the broker started, and now is not: it has no place for CRLs that it fetches. \
+             That needs a restart; nothing was taken",
+            path.display()
+        );
     }
     daemon.handle.set_connections(new.connections.into_iter().map(Arc::new).collect()).await?;
     tracing::info!("{} was read anew", path.display());

@@ -5,7 +5,7 @@
 
 use ferry6_crypto::{SecureRandom, Spi};
 use ferry6_ike::config::SpiGenerator;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -229,20 +229,58 @@ pub struct SteeringSpis {
     workers: usize,
     next: usize,
     in_use: SpisInUse,
+    /// Of each worker.
+    given: Vec<Given>,
 }
+
+/// The youngest SPIs that were handed out, installed or not: an SPI whose negotiation still goes on is in no table yet, and
+/// must not go to another one.
+#[derive(Default)]
+struct Given {
+    known: HashSet<u32>,
+    order: VecDeque<u32>,
+}
+
+impl Given {
+    fn remember(&mut self, spi: Spi, most: usize) {
+        self.known.insert(spi.get());
+        self.order.push_back(spi.get());
+        if self.order.len() > most
+            && let Some(old) = self.order.pop_front()
+        {
+            self.known.remove(&old);
+        }
+    }
+}
+
+/// How many are remembered for each of so many workers. The slots come in turn, a thousand at least, so this leaves half of
+/// each slot's SPIs free; and more negotiations than that do not go on at once.
+fn remembered(workers: usize) -> usize {
+    (512 * ((1 << RANDOM_BITS) / workers)).clamp(1, 65_536)
+}
+
+/// After so many numbers that were taken, any SPI of the worker will do.
+const TRIES: u16 = 256;
 
 impl SteeringSpis {
     /// For the workers of `in_use`.
     pub fn new(random: Box<dyn SecureRandom>, in_use: SpisInUse) -> Self {
         let workers = in_use.lock().slots.len();
-        Self { random, workers, next: 0, in_use }
+        let given = (0..workers).map(|_| Given::default()).collect();
+        Self { random, workers, next: 0, in_use, given }
     }
 
     /// A fresh SPI that this worker owns.
     fn for_worker(&mut self, worker: usize) -> Spi {
         let mut in_use = self.in_use.lock();
-        let slot = in_use.slots[worker].next();
+        let mut slot = in_use.slots[worker].next();
+        let given = &mut self.given[worker];
+        let mut tries = 0_u16;
         loop {
+            if tries == TRIES {
+                slot = None;
+            }
+            tries = tries.saturating_add(1);
             let mut octets = [0; 4];
             self.random.fill(&mut octets).expect("the operating system's generator works once it is seeded");
             let mut value = u32::from_be_bytes(octets);
@@ -254,7 +292,9 @@ impl SteeringSpis {
             let in_slot = |spi: &Spi| slot.is_none_or(|slot| (spi.get() >> RANDOM_BITS) as usize == slot);
             if let Some(spi) = steered.checked_add(worker as u32).and_then(Spi::new).filter(in_slot)
                 && !in_use.spis.contains(&spi.get())
+                && !given.known.contains(&spi.get())
             {
+                given.remember(spi, remembered(self.workers));
                 return spi;
             }
         }
@@ -287,7 +327,6 @@ mod tests {
     use super::*;
     use ferry6_crypto::{CryptoError, provider::OsRandom};
     use proptest::prelude::*;
-    use std::collections::VecDeque;
 
     fn generator(workers: usize) -> (SteeringSpis, SpisInUse) {
         let in_use = SpisInUse::new(workers);
@@ -309,6 +348,32 @@ mod tests {
                 assert!(seen.insert(heir));
                 in_use.add(heir);
             }
+        }
+    }
+
+    /// Negotiations that do not end, while many others begin, succeed or fail: no SPI of theirs is handed out again.
+    #[test]
+    fn what_is_not_installed_yet_is_not_given_again() {
+        for workers in [1, 4, 256] {
+            let (mut spis, in_use) = generator(workers);
+            let mut seen = HashSet::new();
+            let mut first = None;
+            for i in 0..remembered(workers) {
+                // All on one worker, which is the worst.
+                let spi = match first {
+                    None => *first.insert(spis.generate()),
+                    Some(first) => spis.generate_in_place_of(first),
+                };
+                assert!(seen.insert(spi), "{workers} workers: {spi} was handed out twice, after {i}");
+                // Some come and go at once.
+                if i % 5 == 0 {
+                    in_use.add(spi);
+                    in_use.remove(spi);
+                }
+            }
+            let strays = seen.iter().filter(|spi| owner(**spi, workers) != 0).count();
+            assert_eq!(strays, 0);
+            assert!(spis.given.iter().all(|given| given.order.len() <= remembered(workers)));
         }
     }
 

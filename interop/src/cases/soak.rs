@@ -44,8 +44,9 @@ pub(super) fn cases() -> Vec<Case> {
         soak_case(
             "soak-storm-broker",
             (Part::Strongswan, Part::Ferry6),
-            "the storm against strongSwan: ferry6 loses nothing without a cause",
-            Options { no_kill: true, no_moves: true, ..storm(25.0) },
+            "rekeys, 5 % loss, reordering against strongSwan: ferry6 loses nothing without a cause",
+            // strongSwan as a client does not look after a mapping that is gone while it sends.
+            Options { no_kill: true, no_moves: true, no_rebinding: true, ..storm(25.0) },
         ),
     ]
 }

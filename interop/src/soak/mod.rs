@@ -265,6 +265,11 @@ pub fn run(env: &Env, options: &Options) -> Result<Report> {
     let mut tunnel = Tunnel { client, broker };
     traffic::wait_for_ping(&env.net.home, server6()?, Duration::from_secs(30))
         .with_context(|| tunnel.logs())?;
+    for host in [&env.net.home, &env.net.server] {
+        // TCP waits twice as long after each try that fails: where the path is dead for seconds, again and again, that alone
+        // comes to more than any patience. Kernels before 6.15 cannot be told.
+        let _ = host.sysctl("net/ipv4/tcp_rto_max_ms", "2000");
+    }
     let tcp = Transfers::start(env)?;
 
     let start = Instant::now();
