@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use ferry6::lab::Host;
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
+/// Octets of ICMPv6 in a ping.
+const PING_LEN: usize = 64;
 
 /// What a pinger saw.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,6 +74,30 @@ pub fn ping_count(host: &Host, to: Ipv6Addr, count: u32, interval: Duration) -> 
     ping(&socket, to, interval, count, &AtomicBool::new(false))
 }
 
+/// What pings look like.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// Octets of the IPv6 packet.
+    pub octets: usize,
+    /// Its traffic class.
+    pub class: u8,
+}
+
+impl Default for Mark {
+    fn default() -> Self {
+        Self { octets: 40 + PING_LEN, class: 0 }
+    }
+}
+
+/// Pings of this size and class, never in fragments.
+pub fn ping_marked(host: &Host, to: Ipv6Addr, count: u32, mark: Mark) -> Result<PingCount> {
+    let socket = host.run(ping_socket)?;
+    socket.set_tclass_v6(mark.class.into())?;
+    setsockopt(&socket, sockopt::Ipv6DontFrag, &true)?;
+    let len = mark.octets - 40;
+    ping_with(&socket, to, Duration::from_millis(20), count, len, &AtomicBool::new(false))
+}
+
 /// The same from the network namespace of this process.
 pub fn ping_here(to: Ipv6Addr, count: u32, interval: Duration) -> Result<PingCount> {
     ping(&ping_socket()?, to, interval, count, &AtomicBool::new(false))
@@ -103,6 +130,18 @@ fn ping(
     count: u32,
     stop: &AtomicBool,
 ) -> Result<PingCount> {
+    ping_with(socket, to, interval, count, PING_LEN, stop)
+}
+
+/// With `len` octets of ICMPv6.
+fn ping_with(
+    socket: &Socket,
+    to: Ipv6Addr,
+    interval: Duration,
+    count: u32,
+    len: usize,
+    stop: &AtomicBool,
+) -> Result<PingCount> {
     // A raw socket sees every echo reply of the host, late ones too: the identifier says which are ours.
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let identifier = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -127,7 +166,7 @@ fn ping(
             // The sequence number of the header has 16 bits only; the payload carries the whole.
             packet[6..8].copy_from_slice(&(seen.len() as u16).to_be_bytes());
             packet.extend((seen.len() as u32).to_be_bytes());
-            packet.resize(64, 0x36);
+            packet.resize(len, 0x36);
             match socket.send_to(&packet, &to) {
                 Ok(_) => {
                     result.sent += 1;
@@ -244,6 +283,16 @@ fn client_half(stream: &mut TcpStream, octets: usize) -> Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     send(stream, octets, 1).context("the client sends")?;
     receive(stream, octets, 2).context("the client receives")
+}
+
+/// What segments the two ends of a TCP connection send, in octets of payload and options.
+pub fn segment_sizes(from: &Host, to: &Host, address: Ipv6Addr) -> Result<[u32; 2]> {
+    const PORT: u16 = 5004;
+    let listener = to.run(|| TcpListener::bind((address, PORT))).context("cannot listen")?;
+    let client =
+        from.run(|| TcpStream::connect_timeout(&(address, PORT).into(), PATIENCE)).context("connect")?;
+    let (server, _) = accept(&listener)?;
+    Ok([SockRef::from(&client).tcp_mss()?, SockRef::from(&server).tcp_mss()?])
 }
 
 /// One TCP connection over which checked content flows both ways until it is told to stop.

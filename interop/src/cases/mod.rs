@@ -12,6 +12,7 @@ mod refusals;
 mod rekey;
 mod revocation;
 mod roaming;
+mod sizes;
 mod soak;
 mod suites;
 mod survival;
@@ -124,6 +125,7 @@ pub fn all() -> Vec<Case> {
         soak::cases(),
         life::cases(),
         roaming::cases(),
+        sizes::cases(),
         survival::cases(),
         keylog::cases(),
         refusals::cases(),
