@@ -371,7 +371,6 @@ impl Flow {
 /// The same over segments so small that the soak's probes are larger, and with the patience of one who lives through an
 /// outage.
 pub fn tcp_gently(from: &Host, to: &Host, address: Ipv6Addr, octets: usize) -> Result<()> {
-    const PORT: u16 = 5002;
     const MSS: u32 = 1160;
     const PATIENCE: Duration = Duration::from_secs(90);
     let socket = || -> io::Result<Socket> {
@@ -381,21 +380,28 @@ pub fn tcp_gently(from: &Host, to: &Host, address: Ipv6Addr, octets: usize) -> R
         socket.set_write_timeout(Some(PATIENCE))?;
         Ok(socket)
     };
-    let place = SocketAddrV6::new(address, PORT, 0, 0).into();
+    // A free port each time: the last transfer's may not be free yet.
+    let any_port = SocketAddrV6::new(address, 0, 0, 0).into();
     let listener = to.run(|| {
         let listener = socket()?;
         listener.set_reuse_address(true)?;
-        listener.bind(&place)?;
+        listener.bind(&any_port)?;
         listener.listen(1)?;
         Ok(listener)
     })?;
+    let place = listener.local_addr()?;
+    let (done, client_done) = std::sync::mpsc::channel::<()>();
     let server = std::thread::spawn(move || -> Result<()> {
         // SO_RCVTIMEO bounds accept(2), too.
         let mut stream: TcpStream = listener.accept().context("nobody connected")?.0.into();
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         receive(&mut stream, octets, 1).context("the server receives")?;
-        send(&mut stream, octets, 2).context("the server sends")
+        send(&mut stream, octets, 2).context("the server sends")?;
+        // A closed socket is given up by the kernel at the first ICMP error, with what it still has to send. An error: the client
+        // has ended.
+        let _ = client_done.recv();
+        Ok(())
     });
     let client = (|| -> Result<()> {
         let end = Instant::now() + PATIENCE;
@@ -414,6 +420,7 @@ pub fn tcp_gently(from: &Host, to: &Host, address: Ipv6Addr, octets: usize) -> R
         send(&mut stream, octets, 1).context("the client sends")?;
         receive(&mut stream, octets, 2).context("the client receives")
     })();
+    drop(done);
     let server = server.join().map_err(|_| anyhow::anyhow!("the TCP server panicked"))?;
     client.and(server).with_context(|| format!("TCP from {} to {}", from.name(), to.name()))
 }

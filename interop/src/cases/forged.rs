@@ -31,6 +31,13 @@ pub(super) fn cases() -> Vec<Case> {
             "a CRL of a distribution point that another key signed counts for nothing",
             forged_crl,
         ),
+        Case::new(
+            "reload-says-what-it-cannot",
+            Peer::None,
+            Role::Broker,
+            "a broker that was started without revocation, and is told to read a policy with it, says that it needs a restart, and goes on",
+            reload,
+        ),
     ]
 }
 
@@ -196,4 +203,27 @@ fn refused_until_honest(
     client.ferry_mut()?.restart()?;
     traffic::wait_for_ping(&env.net.home, broker6()?, Duration::from_secs(10))
         .with_context(|| format!("{}\n{}", broker.log(), client.log()))
+}
+
+fn reload(env: &mut Env) -> Result<()> {
+    let ca = Ca::new(&env.subdir("pki")?, "ca", KEY)?;
+    let client = ca.issue_with("client", CLIENT_ID, &[], &[])?;
+    let broker = ca.issue_with("broker", BROKER_ID, &[], &[])?;
+    let mut spec = Spec::new(FERRY6, FERRY6, (credentials(&ca, client), credentials(&ca, broker.clone())));
+    spec.ferry_broker.remote = "revocation = \"off\"\n".into();
+    let tunnel = spec.up(env)?;
+    let dir = env.dir.join("broker");
+    let ask = || -> Result<String> {
+        let answer = ferry6::control::connect::ask(&dir.join("control"), &ferry6::control::Request::Reload);
+        Ok(answer.map_or_else(|error| format!("{error:#}"), |answer| format!("{answer:?}")))
+    };
+    let says = ask()?;
+    ensure!(says.contains("anew") && says.contains("Done"), "without a change: {says}");
+    let file = dir.join("ferry6.toml");
+    let before = fs::read_to_string(&file)?;
+    fs::write(&file, before.replace("revocation = \"off\"", "revocation = \"ifuri\""))?;
+    let says = ask()?;
+    ensure!(says.contains("needs a restart"), "another policy: {says}");
+    fs::write(&file, before)?;
+    tunnel.carries_traffic(env)
 }

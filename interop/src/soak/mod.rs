@@ -268,7 +268,9 @@ pub fn run(env: &Env, options: &Options) -> Result<Report> {
     for host in [&env.net.home, &env.net.server] {
         // TCP waits twice as long after each try that fails: where the path is dead for seconds, again and again, that alone
         // comes to more than any patience. Kernels before 6.15 cannot be told.
-        let _ = host.sysctl("net/ipv4/tcp_rto_max_ms", "2000");
+        if host.sysctl("net/ipv4/tcp_rto_max_ms", "2000").is_ok() {
+            host.sysctl("net/ipv4/tcp_retries2", "60")?;
+        }
     }
     let tcp = Transfers::start(env)?;
 
