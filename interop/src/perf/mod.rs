@@ -161,10 +161,7 @@ fn run(cli: &Cli) -> Result<bool> {
     let mut standing = Vec::new();
     for subject in subjects {
         match Standing::start(subject, &programs, &logs) {
-            Ok(up) => {
-                let server = Iperf::server(&up.net.server, net::SERVER)?;
-                standing.push((up, server));
-            }
+            Ok(up) => standing.push(up),
             Err(error) => {
                 println!("!!! FAILED: {} does not come up: {error:#}", subject.name);
                 well = false;
@@ -175,16 +172,25 @@ fn run(cli: &Cli) -> Result<bool> {
         bail!("nothing is left to measure");
     }
     let mut rows: Vec<Row> =
-        standing.iter().map(|(s, _)| Row { subject: s.subject, samples: Vec::new() }).collect();
-    let mut idle: Vec<_> = standing.iter().map(|(up, _)| Idle::begin(up).ok()).collect();
+        standing.iter().map(|s| Row { subject: s.subject, samples: Vec::new() }).collect();
+    let mut idle: Vec<_> = standing.iter().map(|up| Idle::begin(up).ok()).collect();
     let begin = Instant::now();
     for round in 0..usize::from(cli.rounds) {
         for step in 0..standing.len() {
             // Each round begins with another one.
             let index = (round + step) % standing.len();
-            let (up, _) = &standing[index];
+            let up = &standing[index];
             let idled = idle[index].as_ref().and_then(|idle| idle.end(up).ok().flatten());
-            let sample = measure::sample(up, cli.seconds).map(|sample| Sample { idle: idled, ..sample });
+            // Now and then iperf3's server ends over a connection that was reset: a turn gets a server of its own, and a second try.
+            let turn = || {
+                let _server = Iperf::server(&up.net.server, net::SERVER)?;
+                measure::sample(up, cli.seconds)
+            };
+            let sample = turn().or_else(|error| {
+                println!("    {}: once more, for {error:#}", up.subject.name);
+                turn()
+            });
+            let sample = sample.map(|sample| Sample { idle: idled, ..sample });
             idle[index] = Idle::begin(up).ok();
             let name = up.subject.name;
             match &sample {
@@ -209,8 +215,9 @@ fn run(cli: &Cli) -> Result<bool> {
             rows[index].samples.push(sample.ok());
         }
     }
-    let rekeyed = match standing.iter().find(|(s, _)| matches!(s.subject.kind, Kind::Ferry6 { .. })) {
-        Some((up, _)) if !cli.no_rekey => {
+    let rekeyed = match standing.iter().find(|s| matches!(s.subject.kind, Kind::Ferry6 { .. })) {
+        Some(up) if !cli.no_rekey => {
+            let _server = Iperf::server(&up.net.server, net::SERVER)?;
             let outcome = rekey::run(up, (3.0 * cli.seconds).max(4.0))?;
             ensure!(outcome.rekeys > 0 && outcome.counted.sent > 0, "no rekey, or no packet, was seen");
             Some(outcome)
