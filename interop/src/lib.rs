@@ -9,6 +9,7 @@
 
 mod cases;
 mod ferry;
+mod flood;
 mod guest;
 mod iked;
 mod perf;
@@ -96,6 +97,11 @@ pub fn interop() -> ExitCode {
 /// `ferry6-perf`: how fast ferry6 and its peers are, end to end.
 pub fn perf() -> ExitCode {
     perf::main()
+}
+
+/// `ferry6-flood`: a broker under attack, and with many tunnels.
+pub fn flood() -> ExitCode {
+    flood::main()
 }
 
 /// Writes a file that only its owner may read.

@@ -4,11 +4,12 @@ use crate::admin;
 use crate::config::values::{Prefix6, selector_prefixes};
 use crate::config::{self, Broker};
 use crate::control::{BrokerStatus, Request, Response};
-use crate::daemon::{self, Daemon, NoticeLog, Prepared, Setup};
+use crate::daemon::{self, Daemon, Prepared, Setup};
 use crate::leases::{self, Leases};
 use crate::net::Net;
 use crate::net::proxy::Proxies;
 use crate::net::sysctl::{self, Changes};
+use crate::notices::{self, Notices};
 use crate::revocation;
 use crate::sandbox::{self, Files};
 use anyhow::{Context as _, anyhow, bail};
@@ -21,6 +22,7 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tracing::Level;
 
 /// The file in the state directory that says which sysctls were changed.
 const SYSCTL_RECORD: &str = "sysctl";
@@ -137,10 +139,11 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
         daemon.device(),
         machine.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     );
-    let mut notices = NoticeLog::new();
+    let mut notices = Notices::default();
     loop {
         tokio::select! {
             () = daemon.stop.recv() => break,
+            () = notices.wait() => notices.flush(),
             Some((request, reply)) = daemon.calls.recv() => match request {
                 Request::Status => daemon.answer_status(None, Some(machine.status()), reply),
                 Request::Rekey { what, which } => daemon.answer_rekey(what, which, reply),
@@ -158,10 +161,13 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
                 }
             },
             event = daemon.events.recv() => match event {
-                Some(RouterEvent::Established(up)) => machine.established(&daemon, &up).await,
+                Some(RouterEvent::Established(up)) => {
+                    notices.tell(Level::INFO, notices::UP, &greeting(&up));
+                    machine.established(&daemon, &up).await;
+                }
                 Some(RouterEvent::Closed(closed)) => {
-                    let (lost, text) = describe(&closed);
-                    notices.tell(lost, &text);
+                    let (level, cause, text) = describe(&closed);
+                    notices.tell(level, cause, &text);
                     machine.closed(&daemon, &closed).await;
                 }
                 // The device has one MTU for all tunnels; what is too large for one of them is told off there. To authenticate
@@ -173,7 +179,9 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
                 ) => {}
                 Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
-                Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
+                Some(RouterEvent::Notice { warning, cause, text }) => {
+                    notices.tell(notices::level(warning), cause, &text);
+                }
                 None => {
                     daemon.stop.fail("the router stopped by itself");
                     break;
@@ -216,14 +224,20 @@ async fn reload(daemon: &Daemon, path: &Path, old: &Broker) -> anyhow::Result<St
     Ok(format!("read {} anew", path.display()))
 }
 
-/// The end of an IKE SA, and whether it is a warning: the peer never got in.
-fn describe(closed: &Closed) -> (bool, String) {
+/// A tunnel that came up.
+fn greeting(up: &Established) -> String {
+    let address = up.lease.address.map_or_else(|| "no address".to_owned(), |a| a.to_string());
+    format!("{} up from {} ({}): {address}", up.remote_id, up.path.remote, up.connection)
+}
+
+/// The end of an IKE SA, for the log; a warning where the peer never got in.
+fn describe(closed: &Closed) -> (Level, &'static str, String) {
     let who = closed.remote_id.as_ref().map_or_else(|| "a peer".to_owned(), ToString::to_string);
     let from = closed.path.remote;
     if closed.established {
-        (false, format!("{who} down from {from}: {}", closed.reason))
+        (Level::INFO, notices::DOWN, format!("{who} down from {from}: {}", closed.reason))
     } else {
-        (true, format!("{who} at {from}: {}", closed.reason))
+        (Level::WARN, closed.reason.cause(), format!("{who} at {from}: {}", closed.reason))
     }
 }
 
@@ -278,8 +292,6 @@ impl Machine {
     }
 
     async fn established(&mut self, daemon: &Daemon, up: &Established) {
-        let address = up.lease.address.map_or_else(|| "no address".to_owned(), |a| a.to_string());
-        tracing::info!("{} up from {} ({}): {address}", up.remote_id, up.path.remote, up.connection);
         if let (Some(proxy), Some(address)) = (&mut self.proxy, up.lease.address) {
             proxy.add(&daemon.net, address).await;
             self.proxied.insert(up.ike, address);

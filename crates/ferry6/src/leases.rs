@@ -170,6 +170,7 @@ impl Leases {
 
 impl AddressPool for Leases {
     fn assign(&mut self, request: &LeaseRequest<'_>) -> Result<Lease, LeaseError> {
+        sandbox::fault_point("lease");
         self.lock().assign(request)
     }
     fn release(&mut self, ike: IkeSaId) {

@@ -14,6 +14,7 @@ pub mod lab;
 pub mod leases;
 pub mod logging;
 pub mod net;
+pub mod notices;
 pub mod pki;
 mod revocation;
 pub mod sandbox;

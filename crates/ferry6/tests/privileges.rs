@@ -310,6 +310,24 @@ fn no_daemon_limps() {
     }
 }
 
+/// The control thread fails in the middle of its work: a client asks for an address. The daemon ends and does not hang, though
+/// nobody is left who would say DELETE.
+#[test]
+fn a_control_thread_that_fails_at_work_ends_the_daemon() {
+    let Some(world) = World::new() else { return };
+    let mut broker = world.start("broker", "", "lease:panic");
+    assert_eq!(world.forwarding(), "1");
+    let mut client = world.start("client", "", "");
+    let status = broker.wait();
+    let log = broker.log();
+    assert_eq!(status.code(), Some(1), "{status}: {log}");
+    assert!(log.contains("panic in thread control at "), "{log}");
+    assert_eq!(world.forwarding(), "0", "{log}");
+    assert!(!broker.socket.exists(), "{log}");
+    let status = client.end();
+    assert!(status.success(), "the client, which never came up, ends in order: {status}: {}", client.log());
+}
+
 #[test]
 fn users_that_cannot_be() {
     let Some(world) = World::new() else { return };

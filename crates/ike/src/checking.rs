@@ -8,7 +8,7 @@ use crate::config::{Connection, Now};
 use crate::endpoint::{Endpoint, IkeSaCommon, State};
 use crate::event::{CloseReason, Event, Reqid, RevocationCheck};
 use crate::identity::Identity;
-use crate::ike_auth::{self, Agreed};
+use crate::ike_auth::{self, Agreed, Failure};
 use crate::ike_sa_init::InitKey;
 use crate::payloads::Payloads;
 use crate::revocation::Query;
@@ -85,7 +85,7 @@ impl Checking {
     ) -> State {
         common.timers.stop(Timer::GiveUp);
         let Self { connection, agreed, payloads, remote_id, then } = self;
-        let outcome = outcome.map_err(|error| error.to_string());
+        let outcome = outcome.map_err(|error| Failure::revoked(&error));
         match then {
             Then::Accept(offer, reqid) => {
                 let sent = ike_auth::AuthSent { connection, agreed, offer, reqid };

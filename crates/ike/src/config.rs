@@ -282,17 +282,25 @@ impl Default for Retransmit {
 pub struct HalfOpenLimits {
     /// From this many half-open IKE SAs on, COOKIE is asked for; 0: always.
     pub cookie_from: usize,
-    /// No more than these in all.
+    /// No more than these in all: the oldest goes, when one comes that has repeated a cookie.
     pub max: usize,
-    /// No more than these from one IPv4 address.
+    /// No more than these from one IPv4 address, likewise; and so many IKE SAs at once it may open.
     pub per_source: usize,
+    /// IKE SAs that one IPv4 address may open in a second, on and on; 0: as many as it likes.
+    pub per_source_rate: usize,
     /// How long a half-open IKE SA may wait for its IKE_AUTH.
     pub lifetime: Duration,
 }
 
 impl Default for HalfOpenLimits {
     fn default() -> Self {
-        Self { cookie_from: 64, max: 10_000, per_source: 32, lifetime: Duration::from_secs(30) }
+        Self {
+            cookie_from: 64,
+            max: 10_000,
+            per_source: 32,
+            per_source_rate: 50,
+            lifetime: Duration::from_secs(30),
+        }
     }
 }
 

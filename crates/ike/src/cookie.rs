@@ -1,9 +1,7 @@
-//! Defence of the half-open table (RFC 7296 section 2.6): stateless cookies and limits.
+//! Stateless cookies (RFC 7296 section 2.6).
 
-use crate::config::HalfOpenLimits;
 use ferry6_crypto::{CryptoError, CryptoProvider, Prf, Secret, SecureRandom};
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a secret makes new cookies; it verifies them for as long again.
@@ -80,51 +78,4 @@ pub(crate) struct Asker<'a> {
     pub(crate) from: SocketAddr,
     pub(crate) spi: u64,
     pub(crate) nonce: &'a [u8],
-}
-
-/// Counts half-open IKE SAs.
-#[derive(Debug, Default)]
-pub(crate) struct HalfOpenCount {
-    total: usize,
-    per_source: HashMap<IpAddr, usize>,
-}
-
-/// What the limits say to one more half-open IKE SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    Admit,
-    /// Only with a cookie.
-    AskCookie,
-    /// Drop without an answer: the table, or this source's share of it, is full.
-    Full,
-}
-
-impl HalfOpenCount {
-    pub(crate) fn admission(&self, limits: &HalfOpenLimits, source: IpAddr) -> Admission {
-        let from_source = self.per_source.get(&source).copied().unwrap_or(0);
-        if self.total >= limits.max || from_source >= limits.per_source {
-            Admission::Full
-        } else if self.total >= limits.cookie_from || from_source > limits.per_source / 4 {
-            // A source that opens many at once may be spoofed: so nobody fills another's share.
-            Admission::AskCookie
-        } else {
-            Admission::Admit
-        }
-    }
-    pub(crate) fn add(&mut self, source: IpAddr) {
-        self.total += 1;
-        *self.per_source.entry(source).or_default() += 1;
-    }
-    pub(crate) fn remove(&mut self, source: IpAddr) {
-        self.total = self.total.saturating_sub(1);
-        if let Some(count) = self.per_source.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_source.remove(&source);
-            }
-        }
-    }
-    pub(crate) fn total(&self) -> usize {
-        self.total
-    }
 }

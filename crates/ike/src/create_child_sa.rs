@@ -259,7 +259,11 @@ impl ChildRequest {
             s.want(Task::DeleteChild(new));
             s.more.end();
             let who = s.who(common);
-            endpoint.notice(true, format!("{who}: another Child SA has narrower selectors than the first"));
+            endpoint.notice(
+                true,
+                "rekey",
+                format!("{who}: another Child SA has narrower selectors than the first"),
+            );
             return State::Established(s);
         }
         match place {
@@ -330,7 +334,7 @@ impl ChildRequest {
                 let wanted = Wanted { reqid, place, resource, terms, local_ts, remote_ts };
                 if let Err(error) = Self::send(&mut s, endpoint, now, common, wanted, tried) {
                     let who = s.who(common);
-                    endpoint.notice(true, format!("{who}: cannot rekey: {error}"));
+                    endpoint.notice(true, "rekey", format!("{who}: cannot rekey: {error}"));
                 }
             }
             (notify::CHILD_SA_NOT_FOUND, _) => {
@@ -354,14 +358,19 @@ impl ChildRequest {
                             child.phase = Phase::Live;
                             child.rekey_at = Some(now.monotonic + RETRY_REFUSED);
                         }
-                        endpoint
-                            .notice(true, format!("{who}: the peer refused to rekey Child SA {spi}: {name}"));
+                        endpoint.notice(
+                            true,
+                            "rekey",
+                            format!("{who}: the peer refused to rekey Child SA {spi}: {name}"),
+                        );
                     }
                     None if !s.children.iter().any(Child::is_current) => {
                         let reason = CloseReason::PeerRefused(format!("{name} for a new Child SA"));
                         return s.close(endpoint, now, common, reason);
                     }
-                    None => endpoint.notice(true, format!("{who}: the peer refused a Child SA: {name}")),
+                    None => {
+                        endpoint.notice(true, "rekey", format!("{who}: the peer refused a Child SA: {name}"))
+                    }
                 }
             }
         }
@@ -400,7 +409,11 @@ impl Established {
         }
         let answer = self.answer_child(endpoint, now, common, payloads).unwrap_or_else(|refusal| {
             let who = self.who(common);
-            endpoint.notice(true, format!("{who}: CREATE_CHILD_SA refused with {refusal}"));
+            endpoint.notice(
+                true,
+                "refused_child_sa",
+                format!("{who}: CREATE_CHILD_SA refused with {refusal}"),
+            );
             vec![refusal.notify]
         });
         self.respond(endpoint, common, now, token, &answer);
@@ -636,12 +649,16 @@ impl IkeRequest {
                 let tried = self.groups_tried;
                 if let Err(error) = Self::send(&mut s, endpoint, now, common, group, tried) {
                     let who = s.who(common);
-                    endpoint.notice(true, format!("{who}: cannot rekey the IKE SA: {error}"));
+                    endpoint.notice(true, "rekey", format!("{who}: cannot rekey the IKE SA: {error}"));
                 }
             }
             _ => {
                 let (who, name) = (s.who(common), notify::display(notify_type));
-                endpoint.notice(true, format!("{who}: the peer refused to rekey the IKE SA: {name}"));
+                endpoint.notice(
+                    true,
+                    "rekey",
+                    format!("{who}: the peer refused to rekey the IKE SA: {name}"),
+                );
                 common.timers.set(Timer::RekeyIke, now.monotonic + RETRY_REFUSED);
             }
         }
@@ -701,7 +718,11 @@ impl Established {
             Ok(made) => made,
             Err(refusal) => {
                 let who = self.who(common);
-                endpoint.notice(true, format!("{who}: rekey of the IKE SA refused with {refusal}"));
+                endpoint.notice(
+                    true,
+                    "refused_rekey",
+                    format!("{who}: rekey of the IKE SA refused with {refusal}"),
+                );
                 self.respond(endpoint, common, now, token, &[refusal.notify]);
                 return State::Established(self);
             }

@@ -4,9 +4,11 @@ use crate::certs::CertError;
 use crate::checking::Checking;
 use crate::child::{Phase, SpiFor};
 use crate::config::{AddressPool, Connection, EndpointConfig, Now, PeerAuth, Role, SpiGenerator};
-use crate::cookie::{Cookies, HalfOpenCount};
+use crate::cookie::Cookies;
+use crate::counters::{Counter, Counters};
 use crate::established::{Established, Task};
 use crate::event::{CloseReason, Closed, Event, IkeSaId, Path, Reqid};
+use crate::half_open::{Bounds, Place};
 use crate::identity::Identity;
 use crate::ike_auth::{AuthSent, HalfOpen};
 use crate::ike_sa_init::{self, InitKey, InitSent};
@@ -56,7 +58,8 @@ pub struct Endpoint {
     pub(crate) inits: HashMap<InitKey, u64>,
     /// Established IKE SAs by the peer's identity, for the unique policy.
     pub(crate) peers: HashMap<Identity, Vec<IkeSaId>>,
-    pub(crate) half_open: HalfOpenCount,
+    pub(crate) bounds: Bounds,
+    pub(crate) counters: Counters,
     /// How many IKE SAs are in [`State::Checking`].
     pub(crate) checking: usize,
     pub(crate) cookies: Option<Cookies>,
@@ -115,8 +118,10 @@ pub(crate) struct IkeSa {
     pub(crate) state: State,
     /// The deadline that stands in the endpoint's set.
     registered: Option<Instant>,
-    /// The source under which it is counted as half-open.
-    counted: Option<IpAddr>,
+    /// Its place among the half-open ones.
+    half_open: Option<Place>,
+    /// Its place among those that are over.
+    lingering: Option<Place>,
     /// Whether it is counted as checking.
     checking: bool,
 }
@@ -162,7 +167,7 @@ pub(crate) enum State {
 
 impl IkeSa {
     pub(crate) fn new(common: IkeSaCommon, state: State) -> Box<Self> {
-        Box::new(Self { common, state, registered: None, counted: None, checking: false })
+        Box::new(Self { common, state, registered: None, half_open: None, lingering: None, checking: false })
     }
 }
 
@@ -184,7 +189,8 @@ impl Endpoint {
             reqids: HashMap::new(),
             inits: HashMap::new(),
             peers: HashMap::new(),
-            half_open: HalfOpenCount::default(),
+            bounds: Bounds::default(),
+            counters: Counters::default(),
             checking: 0,
             cookies: None,
             cert_request,
@@ -221,6 +227,9 @@ impl Endpoint {
             return ike_sa_init::on_request(self, now, &datagram);
         }
         let ours = if header.from_initiator { header.responder_spi } else { header.initiator_spi };
+        if !self.sas.contains_key(&ours) {
+            return self.counters.count(Counter::UnknownSpi);
+        }
         self.with_sa(ours, |endpoint, sa| {
             let IkeSa { common, state, .. } = sa;
             *state = match std::mem::replace(state, State::Gone) {
@@ -444,7 +453,12 @@ impl Endpoint {
 
     /// How many IKE SAs are half-open.
     pub fn half_open(&self) -> usize {
-        self.half_open.total()
+        self.bounds.half_open.len()
+    }
+
+    /// What was dropped, refused or repeated so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Whether there is no IKE SA: [`Self::ike_sas`] would be empty.
@@ -481,8 +495,30 @@ impl Endpoint {
 
     // --- for the states ----------------------------------------------------------------------------------------
 
-    pub(crate) fn notice(&mut self, warning: bool, text: impl Into<String>) {
-        self.events.push_back(Event::Notice { warning, text: text.into() });
+    pub(crate) fn notice(&mut self, warning: bool, cause: &'static str, text: impl Into<String>) {
+        self.events.push_back(Event::Notice { warning, cause, text: text.into() });
+    }
+
+    /// Makes room for one more half-open IKE SA of this source: the oldest goes, unheard of.
+    pub(crate) fn make_room(&mut self, source: IpAddr) {
+        let limits = self.config.half_open;
+        if let Some(spi) = self.bounds.half_open.surplus(limits.max, source, limits.per_source) {
+            self.counters.count(Counter::HalfOpenForgotten);
+            self.with_sa(spi, |endpoint, sa| {
+                if let State::HalfOpen(s) = std::mem::replace(&mut sa.state, State::Gone) {
+                    endpoint.inits.remove(&s.init);
+                }
+            });
+        }
+    }
+
+    /// The same for those that are over: without it a peer's retransmission stays unanswered, and no more.
+    fn make_room_to_linger(&mut self, source: IpAddr) {
+        let max = self.config.half_open.max;
+        if let Some(spi) = self.bounds.lingering.surplus(max, source, max) {
+            self.counters.count(Counter::LingeringForgotten);
+            self.with_sa(spi, |_, sa| sa.state = State::Gone);
+        }
     }
 
     pub(crate) fn fresh_id(&mut self) -> IkeSaId {
@@ -614,18 +650,27 @@ impl Endpoint {
         };
         self.deadlines.update(sa.common.local_spi, sa.registered, deadline);
         sa.registered = deadline;
-        let source = match &sa.state {
-            State::HalfOpen(s) => Some(s.source),
-            _ => None,
-        };
-        if sa.counted != source {
-            if let Some(old) = sa.counted {
-                self.half_open.remove(old);
+        let spi = sa.common.local_spi;
+        match (&sa.state, sa.half_open) {
+            (State::HalfOpen(s), None) => sa.half_open = Some(self.bounds.half_open.add(spi, s.source)),
+            (State::HalfOpen(_), Some(_)) | (_, None) => {}
+            (_, Some(place)) => {
+                self.bounds.half_open.remove(place);
+                sa.half_open = None;
             }
-            if let Some(new) = source {
-                self.half_open.add(new);
+        }
+        let lingers = matches!(&sa.state, State::Spare(s) if s.heir.is_none());
+        match (lingers, sa.lingering) {
+            (true, None) => {
+                let source = sa.common.path.remote.ip();
+                self.make_room_to_linger(source);
+                sa.lingering = Some(self.bounds.lingering.add(spi, source));
             }
-            sa.counted = source;
+            (false, Some(place)) => {
+                self.bounds.lingering.remove(place);
+                sa.lingering = None;
+            }
+            _ => {}
         }
         let checking = matches!(sa.state, State::Checking(_));
         match (sa.checking, checking) {

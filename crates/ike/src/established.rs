@@ -214,7 +214,7 @@ impl Established {
     ) -> State {
         // An answer that comes only to its fragments says nothing of the path.
         let probing_size = self.window.is_probing_size();
-        match self.window.receive(datagram, &mut endpoint.events) {
+        match self.window.receive(endpoint, datagram) {
             Incoming::Nothing => State::Established(self),
             Incoming::Seen => {
                 self.heard = now.monotonic;
@@ -448,7 +448,7 @@ impl Established {
             };
             if let Err(error) = started {
                 let who = self.who(common);
-                endpoint.notice(true, format!("{who}: cryptography failed: {error}"));
+                endpoint.notice(true, "cryptography", format!("{who}: cryptography failed: {error}"));
             }
         }
         self.arm_children(common);

@@ -177,6 +177,22 @@ pub enum CloseReason {
     Replaced,
 }
 
+impl CloseReason {
+    /// What it is about, one of a few words, as in [`Event::Notice`].
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::Local => "closed",
+            Self::PeerDeleted => "peer_deleted",
+            Self::Timeout { .. } => "no_answer",
+            Self::PeerRefused(_) => "peer_refused",
+            Self::WeRefused(_) => "refused",
+            Self::PeerMisbehaved(_) => "protocol_error",
+            Self::Expired(_) => "expired",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
 /// The keys of one IKE SA, as Wireshark wants them.
 #[derive(Clone, Debug)]
 pub struct IkeKeyLog {
@@ -273,6 +289,8 @@ pub enum Event {
     Notice {
         /// Whether it is a refusal (warn) or plain news (info).
         warning: bool,
+        /// What it is about, one of a few words: many with the same cause are one piece of news.
+        cause: &'static str,
         /// The text.
         text: String,
     },

@@ -2,13 +2,14 @@
 //!
 //! A peer whose authentication fails learns AUTHENTICATION_FAILED and nothing else; why, stands in the log.
 
-use crate::auth::{self, method};
-use crate::certs;
+use crate::auth::{self, AuthError, method};
+use crate::certs::{self, CertError};
 use crate::checking::{Checking, Then};
 use crate::child::{self, Offer, Placement, Refusal, SpiFor, Terms};
 use crate::config::{
     AddressConfig, Connection, Credential, LeaseRequest, NatPolicy, Now, PeerAuth, RemoteId, Role,
 };
+use crate::counters::Counter;
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
 use crate::established::Established;
 use crate::event::{Activate, CloseReason, Lease, Reqid};
@@ -32,6 +33,44 @@ use ferry6_crypto::HashAlgorithm;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Why a peer's authentication is refused: where it is counted, and the text for the log.
+pub(crate) struct Failure {
+    pub(crate) kind: Counter,
+    pub(crate) why: String,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: Counter, why: impl Into<String>) -> Self {
+        Self { kind, why: why.into() }
+    }
+    /// A certificate is revoked, or whether it is was not to be learned.
+    pub(crate) fn revoked(error: &CertError) -> Self {
+        Self::new(Counter::AuthRevoked, error.to_string())
+    }
+}
+
+impl From<CertError> for Failure {
+    fn from(error: CertError) -> Self {
+        let kind = match error {
+            CertError::Revoked { .. } | CertError::RevocationUnknown { .. } | CertError::NoCrl { .. } => {
+                Counter::AuthRevoked
+            }
+            _ => Counter::AuthCertificate,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        let kind = match error {
+            AuthError::Method(_) => Counter::AuthMethod,
+            _ => Counter::AuthSignature,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
 
 /// What IKE_SA_INIT leaves for IKE_AUTH. Dropped when that is over.
 pub(crate) struct Agreed {
@@ -98,29 +137,32 @@ impl Agreed {
         peer: Role,
         raw_id: &RawId,
         payloads: &Payloads,
-    ) -> Result<Vec<Query>, String> {
+    ) -> Result<Vec<Query>, Failure> {
         let Some((method, data)) = &payloads.auth else {
-            return Err("it sent no AUTH payload: it wants EAP, which is not supported".to_owned());
+            let why = "it sent no AUTH payload: it wants EAP, which is not supported";
+            return Err(Failure::new(Counter::AuthMethod, why));
         };
         let octets = self.signed_octets(endpoint, peer, raw_id);
         match &connection.peer_auth {
             PeerAuth::Psk(psk) => {
                 if *method != method::PSK {
-                    return Err(format!("it authenticates by method {method}, a pre-shared key is required"));
+                    let why = format!("it authenticates by method {method}, a pre-shared key is required");
+                    return Err(Failure::new(Counter::AuthMethod, why));
                 }
                 let expected = auth::psk_auth(&endpoint.crypto, self.selected.prf(), psk, &octets);
                 if expected.ct_eq(data) {
                     Ok(Vec::new())
                 } else {
-                    Err("its pre-shared key is not the same as ours".to_owned())
+                    Err(Failure::new(Counter::AuthPsk, "its pre-shared key is not the same as ours"))
                 }
             }
             PeerAuth::Certificate { anchors, crls, revocation } => {
                 if *method == method::PSK {
-                    return Err("it authenticates by pre-shared key, a certificate is required".to_owned());
+                    let why = "it authenticates by pre-shared key, a certificate is required";
+                    return Err(Failure::new(Counter::AuthMethod, why));
                 }
                 let certs = payloads.certs.iter().map(|(encoding, der)| (*encoding, der.as_slice()));
-                let chain = certs::chain_from_payloads(certs).map_err(|e| e.to_string())?;
+                let chain = certs::chain_from_payloads(certs)?;
                 let verified = certs::verify_peer(
                     &endpoint.crypto,
                     &chain,
@@ -129,10 +171,8 @@ impl Agreed {
                     crls,
                     *revocation,
                     now.wall,
-                )
-                .map_err(|e| e.to_string())?;
-                auth::verify(&endpoint.crypto, &verified.spki, *method, data, &octets)
-                    .map_err(|e| e.to_string())?;
+                )?;
+                auth::verify(&endpoint.crypto, &verified.spki, *method, data, &octets)?;
                 Ok(verified.queries)
             }
         }
@@ -245,7 +285,7 @@ impl AuthSent {
         if !datagram.header.response {
             return State::AuthSent(self);
         }
-        match self.agreed.window.receive(datagram, &mut endpoint.events) {
+        match self.agreed.window.receive(endpoint, datagram) {
             Incoming::Response(payloads) => {
                 common.timers.stop(Timer::Retransmit);
                 match payloads {
@@ -280,7 +320,8 @@ impl AuthSent {
         let verified = if connection.remote_id.matches(&remote_id) {
             self.agreed.verify(endpoint, now, connection, Role::Responder, raw_id, &payloads)
         } else {
-            Err(format!("it is not the one that connection {:?} is for", connection.name))
+            let why = format!("it is not the one that connection {:?} is for", connection.name);
+            Err(Failure::new(Counter::AuthIdentity, why))
         };
         match verified {
             Ok(queries) if !queries.is_empty() => {
@@ -301,10 +342,11 @@ impl AuthSent {
         common: &mut IkeSaCommon,
         payloads: &Payloads,
         remote_id: Identity,
-        verified: Result<(), String>,
+        verified: Result<(), Failure>,
     ) -> State {
         let Self { connection, agreed, offer, reqid } = self;
-        if let Err(why) = verified {
+        if let Err(Failure { kind, why }) = verified {
+            endpoint.counters.count(kind);
             // Section 2.21.2: the responder believes that the IKE SA is up; it is told by a request of its own.
             let failed = Refusal::new(notify::AUTHENTICATION_FAILED, why);
             let text = format!("{remote_id} ({}) is refused with {failed}", common.path.remote);
@@ -437,6 +479,7 @@ impl HalfOpen {
             return State::HalfOpen(self);
         }
         // No `Closed`: the embedder has never heard of it, and a flood must not fill its log.
+        endpoint.counters.count(Counter::HalfOpenExpired);
         endpoint.inits.remove(&self.init);
         State::Gone
     }
@@ -448,7 +491,7 @@ impl HalfOpen {
         common: &mut IkeSaCommon,
         datagram: &Datagram<'_>,
     ) -> State {
-        let (token, payloads) = match self.agreed.window.receive(datagram, &mut endpoint.events) {
+        let (token, payloads) = match self.agreed.window.receive(endpoint, datagram) {
             Incoming::Request(token, payloads) => (token, payloads),
             Incoming::Nothing | Incoming::Seen | Incoming::Response(_) => return State::HalfOpen(self),
         };
@@ -543,12 +586,15 @@ pub(crate) fn answer(
     token: ResponseToken,
     payloads: &Payloads,
     remote_id: Identity,
-    chosen: Result<Arc<Connection>, String>,
+    chosen: Result<Arc<Connection>, Failure>,
 ) -> State {
     let failed = |why: String| Refusal::new(notify::AUTHENTICATION_FAILED, why);
     let connection = match chosen {
         Ok(connection) => connection,
-        Err(why) => return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why)),
+        Err(Failure { kind, why }) => {
+            endpoint.counters.count(kind);
+            return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why));
+        }
     };
     if connection.mobike
         && payloads.has(notify::MOBIKE_SUPPORTED)
@@ -558,20 +604,26 @@ pub(crate) fn answer(
             notify::UNEXPECTED_NAT_DETECTED,
             "a NAT stands between, which the peer does not allow",
         );
+        endpoint.counters.count(Counter::AuthRefused);
         return refuse(endpoint, now, common, agreed, token, Some(remote_id), why);
     }
     if let Some(why) = forbidden_nat(&connection, &agreed.nat) {
+        endpoint.counters.count(Counter::AuthRefused);
         return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why.to_owned()));
     }
     let initial_contact = payloads.has(notify::INITIAL_CONTACT);
     if let Err(why) = endpoint.apply_unique(now, &connection, &remote_id, common.path, initial_contact) {
+        endpoint.counters.count(Counter::AuthRefused);
         return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why));
     }
     agreed.window.set_fragment_size(fragment_size(&connection, &agreed));
     let id = RawId::from(&connection.local_id);
     let (certs, auth) = match agreed.prove(endpoint, &connection, Role::Responder, &id) {
         Ok(proof) => proof,
-        Err(why) => return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why)),
+        Err(why) => {
+            endpoint.counters.count(Counter::AuthRefused);
+            return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why));
+        }
     };
     let outcome = negotiate_child(endpoint, common, &connection, &agreed, &remote_id, payloads);
     let outcome = outcome.map(|(negotiated, lease)| {
@@ -615,7 +667,7 @@ pub(crate) fn answer(
         Err(refusal) => {
             established.announce(endpoint, common, now);
             let who = established.who(common);
-            endpoint.notice(true, format!("{who}: no Child SA: {refusal}"));
+            endpoint.notice(true, "no_child_sa", format!("{who}: no Child SA: {refusal}"));
             answer.push(refusal.notify);
         }
     }
@@ -641,7 +693,7 @@ fn choose_connection(
     raw_id: &RawId,
     remote_id: &Identity,
     payloads: &Payloads,
-) -> Result<(Arc<Connection>, Vec<Query>), String> {
+) -> Result<(Arc<Connection>, Vec<Query>), Failure> {
     let wanted = payloads.id_responder.as_ref().map(Identity::from);
     let by_psk = payloads.auth.as_ref().map(|(m, _)| *m == method::PSK);
     let mut why = None;
@@ -659,14 +711,16 @@ fn choose_connection(
                 // What is told is the failure of a connection with the same kind of authentication, if there is one.
                 let same_kind = by_psk == Some(matches!(connection.peer_auth, PeerAuth::Psk(_)));
                 if same_kind || why.is_none() {
-                    why = Some(format!("connection {:?}: {reason}", connection.name));
+                    let text = format!("connection {:?}: {}", connection.name, reason.why);
+                    why = Some(Failure::new(reason.kind, text));
                 }
             }
         }
     }
-    Err(why.unwrap_or_else(|| match wanted {
-        Some(id) => format!("no connection is for this identity with us as {} and these IKE algorithms", id),
-        None => "no connection is for this identity and these IKE algorithms".to_owned(),
+    Err(why.unwrap_or_else(|| {
+        let as_whom = wanted.map_or_else(String::new, |id| format!(" with us as {id}"));
+        let text = format!("no connection is for this identity{as_whom} and these IKE algorithms");
+        Failure::new(Counter::AuthIdentity, text)
     }))
 }
 

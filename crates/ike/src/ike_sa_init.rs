@@ -2,10 +2,12 @@
 
 use crate::auth;
 use crate::config::{Connection, Now, Role};
-use crate::cookie::{Admission, Asker, Cookies};
+use crate::cookie::{Asker, Cookies};
+use crate::counters::Counter;
 use crate::dn::hex;
 use crate::endpoint::{CommandError, Datagram, Endpoint, IkeSa, IkeSaCommon, State};
 use crate::event::{CloseReason, Event, IkeKeyLog, Path};
+use crate::half_open::Admission;
 use crate::ike_auth::{Agreed, AuthSent, HalfOpen};
 use crate::keymat::{IkeKeys, Skeyseed};
 use crate::nat::{self, Nat};
@@ -208,8 +210,10 @@ impl InitSent {
             && header.message_id == 0;
         let payloads = Payloads::read(header.next_payload, &octets[Header::LEN..]);
         let Some(payloads) = payloads.ok().filter(|_| ours) else {
+            endpoint.counters.count(Counter::Malformed);
             endpoint.notice(
                 true,
+                "malformed",
                 format!("{}: a malformed or unexpected answer to IKE_SA_INIT was ignored", path.remote),
             );
             return State::InitSent(self);
@@ -387,11 +391,14 @@ fn answer_in_clear(endpoint: &mut Endpoint, path: Path, header: &Header, payload
 /// A message of another major version is answered by INVALID_MAJOR_VERSION with ours (section 2.5), if it is a request.
 /// What is no IKE message at all is dropped without a word: the answer is never longer than what asked for it.
 pub(crate) fn answer_version(endpoint: &mut Endpoint, path: Path, message: &[u8]) {
-    let Ok(header) = Header::peek(message) else { return };
+    let Ok(header) = Header::peek(message) else { return endpoint.counters.count(Counter::Malformed) };
     let whole = usize::try_from(header.length) == Ok(message.len());
     if header.version >> 4 > Header::VERSION >> 4 && !header.response && whole {
+        endpoint.counters.count(Counter::OtherVersion);
         let refusal = notify::plain(notify::INVALID_MAJOR_VERSION, Vec::new());
         answer_in_clear(endpoint, path, &header, refusal);
+    } else {
+        endpoint.counters.count(Counter::Malformed);
     }
 }
 
@@ -399,14 +406,17 @@ pub(crate) fn answer_version(endpoint: &mut Endpoint, path: Path, message: &[u8]
 /// stored for it.
 pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<'_>) {
     let Datagram { path, header, octets } = *datagram;
-    let answers = endpoint.config.connections.iter().any(|c| c.responds());
-    if header.initiator_spi == 0 || header.message_id != 0 || !answers {
-        return;
+    if !endpoint.config.connections.iter().any(|c| c.responds()) {
+        return endpoint.counters.count(Counter::NotAResponder);
+    }
+    if header.initiator_spi == 0 || header.message_id != 0 {
+        return endpoint.counters.count(Counter::Malformed);
     }
     let Ok(digest) = endpoint.crypto.hashes.digest(HashAlgorithm::Sha256, &[octets]) else { return };
     let Ok(digest) = <[u8; 32]>::try_from(digest) else { return };
     let key: InitKey = (path.remote, digest);
     if let Some(&spi) = endpoint.inits.get(&key) {
+        endpoint.counters.count(Counter::InitRepeated);
         endpoint.with_sa(spi, |endpoint, sa| {
             if let State::HalfOpen(s) = &sa.state {
                 s.response.transmit(path, &mut endpoint.events);
@@ -417,18 +427,23 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
     let payloads = match Payloads::read(header.next_payload, &octets[Header::LEN..]) {
         Ok(payloads) => payloads,
         Err(critical @ Unreadable::Critical(_)) => {
+            endpoint.counters.count(Counter::Malformed);
             return answer_in_clear(endpoint, path, header, critical.to_notify());
         }
         // INVALID_SYNTAX is for protected messages only (section 3.10.1).
-        Err(Unreadable::Syntax(_)) => return,
+        Err(Unreadable::Syntax(_)) => return endpoint.counters.count(Counter::Malformed),
     };
     let (Some(sa), Some((group, public)), Some(ni)) = (&payloads.sa, &payloads.ke, &payloads.nonce) else {
-        return;
+        return endpoint.counters.count(Counter::Malformed);
     };
     match admit(endpoint, now, datagram, &payloads, ni) {
         Ok(true) => {}
         Ok(false) => return,
-        Err(error) => return endpoint.notice(true, format!("{}: IKE_SA_INIT: {error}", path.remote)),
+        Err(error) => {
+            endpoint.counters.count(Counter::KeyExchange);
+            let text = format!("{}: IKE_SA_INIT: {error}", path.remote);
+            return endpoint.notice(true, "key_exchange", text);
+        }
     }
     let ke_group = Group::from_transform(*group);
     let selected = endpoint
@@ -438,8 +453,10 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
         .filter(|c| c.responds())
         .find_map(|c| negotiation::select_ike(&c.ike, sa, ke_group, false));
     let Some(selected) = selected else {
+        endpoint.counters.count(Counter::NoProposal);
         endpoint.notice(
             true,
+            "no_proposal",
             format!(
                 "{}: IKE_SA_INIT refused with NO_PROPOSAL_CHOSEN: no IKE proposal of the peer fits a connection; it offers {}",
                 path.remote,
@@ -450,12 +467,18 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
         return answer_in_clear(endpoint, path, header, refusal);
     };
     if ke_group != Some(selected.group()) {
+        endpoint.counters.count(Counter::OtherGroup);
         let wanted = selected.group().transform_id().to_be_bytes();
         let refusal = notify::plain(notify::INVALID_KE_PAYLOAD, wanted);
         return answer_in_clear(endpoint, path, header, refusal);
     }
     if let Err(error) = answer(endpoint, now, datagram, key, selected, public, &payloads) {
-        endpoint.notice(true, format!("{}: IKE_SA_INIT dropped, KE payload: {error}", path.remote));
+        endpoint.counters.count(Counter::KeyExchange);
+        endpoint.notice(
+            true,
+            "key_exchange",
+            format!("{}: IKE_SA_INIT dropped, KE payload: {error}", path.remote),
+        );
     }
 }
 
@@ -468,25 +491,34 @@ fn admit(
     ni: &[u8],
 ) -> Result<bool, CryptoError> {
     let Datagram { path, header, .. } = *datagram;
-    match endpoint.half_open.admission(&endpoint.config.half_open, path.remote.ip()) {
-        Admission::Admit => return Ok(true),
-        Admission::Full => return Ok(false),
-        Admission::AskCookie => {}
-    }
-    let Endpoint { cookies, crypto, random, .. } = endpoint;
+    let limits = endpoint.config.half_open;
+    let Endpoint { cookies, crypto, random, counters, bounds, .. } = endpoint;
     let cookies = match cookies {
         Some(cookies) => cookies,
         None => cookies.insert(Cookies::new(random.as_mut(), now.monotonic)?),
     };
     let asker = Asker { from: path.remote, spi: header.initiator_spi, nonce: ni };
-    if let Some(cookie) = payloads.notify(notify::COOKIE)
-        && cookies.verify(crypto, random.as_mut(), now.monotonic, &asker, &cookie.data)?
-    {
-        return Ok(true);
+    let proven = match payloads.notify(notify::COOKIE) {
+        Some(cookie) => {
+            let right = cookies.verify(crypto, random.as_mut(), now.monotonic, &asker, &cookie.data)?;
+            counters.count(if right { Counter::CookieRight } else { Counter::CookieWrong });
+            right
+        }
+        None => false,
+    };
+    match bounds.admission(&limits, now.monotonic, path.remote.ip(), proven) {
+        Admission::Admit => Ok(true),
+        Admission::TooFast => {
+            counters.count(Counter::SourceLimited);
+            Ok(false)
+        }
+        Admission::AskCookie => {
+            counters.count(Counter::CookieSent);
+            let cookie = cookies.make(crypto, random.as_mut(), now.monotonic, &asker)?;
+            answer_in_clear(endpoint, path, header, notify::plain(notify::COOKIE, cookie));
+            Ok(false)
+        }
     }
-    let cookie = cookies.make(crypto, random.as_mut(), now.monotonic, &asker)?;
-    answer_in_clear(endpoint, path, header, notify::plain(notify::COOKIE, cookie));
-    Ok(false)
 }
 
 fn answer(
@@ -537,6 +569,7 @@ fn answer(
     let response = Packets::one(response);
     response.transmit(path, &mut endpoint.events);
     common.timers.set(Timer::GiveUp, now.monotonic + endpoint.config.half_open.lifetime);
+    endpoint.make_room(path.remote.ip());
     endpoint.inits.insert(key, common.local_spi);
     let state = HalfOpen { source: path.remote.ip(), init: key, response, agreed };
     endpoint.insert(IkeSa::new(common, State::HalfOpen(Box::new(state))));

@@ -258,7 +258,11 @@ impl Established {
             |p: &Path| p.remote == path.remote && (p.local.ip().is_unspecified() || p.local == path.local);
         if self.other_paths(endpoint, common).iter().any(fits) {
             let (who, to) = (self.who(common), path.remote);
-            endpoint.notice(false, format!("{who}: the path is dead; {to} answers from {}", path.local.ip()));
+            endpoint.notice(
+                false,
+                "path",
+                format!("{who}: the path is dead; {to} answers from {}", path.local.ip()),
+            );
             self.set_path(endpoint, common, path);
             self.want(Task::UpdateAddresses);
         }
@@ -292,7 +296,7 @@ impl Update {
             }
             Some(kind) => {
                 let (who, name) = (s.who(common), notify::display(kind));
-                endpoint.notice(true, format!("{who}: the peer does not follow our move: {name}"));
+                endpoint.notice(true, "path", format!("{who}: the peer does not follow our move: {name}"));
             }
         }
         if moved_on {
@@ -397,7 +401,11 @@ impl PathCheck {
                 s.set_path(endpoint, common, self.path);
             } else {
                 let (who, to) = (s.who(common), self.path.remote);
-                endpoint.notice(true, format!("{who}: it said that it moved to {to}, but is not there"));
+                endpoint.notice(
+                    true,
+                    "path",
+                    format!("{who}: it said that it moved to {to}, but is not there"),
+                );
             }
         }
         State::Established(s)

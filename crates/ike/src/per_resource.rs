@@ -115,7 +115,11 @@ impl Established {
             return self.want(Task::NewChild);
         }
         let (who, name) = (self.who(common), notify::display(notify_type));
-        endpoint.notice(false, format!("{who}: the peer takes no more Child SAs than {count}: {name}"));
+        endpoint.notice(
+            false,
+            "more_child_sas",
+            format!("{who}: the peer takes no more Child SAs than {count}: {name}"),
+        );
         self.want(Task::Probe);
     }
 

@@ -100,7 +100,7 @@ impl Spare {
         common: &mut IkeSaCommon,
         datagram: &Datagram<'_>,
     ) -> State {
-        match self.window.receive(datagram, &mut endpoint.events) {
+        match self.window.receive(endpoint, datagram) {
             Incoming::Response(_) => {
                 common.timers.stop(Timer::Retransmit);
                 if self.leaving { State::Gone } else { State::Spare(self) }

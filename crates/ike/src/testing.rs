@@ -233,7 +233,7 @@ impl Host {
         self.events
             .iter()
             .filter_map(|e| match e {
-                Event::Notice { warning: true, text } => Some(text.as_str()),
+                Event::Notice { warning: true, text, .. } => Some(text.as_str()),
                 _ => None,
             })
             .collect()

@@ -2,6 +2,7 @@
 //! protection of messages by SK_e and SK_a, with fragmentation (RFC 7383).
 
 use crate::config::{Now, Retransmit, Role};
+use crate::counters::{Counter, Counters};
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon};
 use crate::event::{CloseReason, Event, Path, Transmit};
 use crate::keymat::IkeKeys;
@@ -134,9 +135,11 @@ impl InFlight {
         common: &mut IkeSaCommon,
     ) -> Option<CloseReason> {
         if self.tries >= endpoint.config.retransmit.tries.max(1) {
+            endpoint.counters.count(Counter::NoAnswer);
             let seconds = (now.monotonic - self.since).as_secs();
             return Some(CloseReason::Timeout { tries: self.tries, seconds });
         }
+        endpoint.counters.count(Counter::RequestRepeated);
         self.send(endpoint, now, common);
         None
     }
@@ -430,7 +433,8 @@ impl Window {
     }
 
     /// Takes one message. What does not authenticate changes nothing; neither does a message ID outside of the window.
-    pub(crate) fn receive(&mut self, datagram: &Datagram<'_>, events: &mut VecDeque<Event>) -> Incoming {
+    pub(crate) fn receive(&mut self, endpoint: &mut Endpoint, datagram: &Datagram<'_>) -> Incoming {
+        let Endpoint { events, counters, .. } = endpoint;
         let Datagram { path, header, octets } = *datagram;
         // A message that says it comes from our own role is one of ours, reflected.
         let peer_is_initiator = self.role == Role::Responder;
@@ -438,32 +442,36 @@ impl Window {
             || header.initiator_spi != self.initiator_spi
             || header.responder_spi != self.responder_spi
         {
+            counters.count(Counter::OutOfWindow);
             return Incoming::Nothing;
         }
-        if header.response {
+        let outcome = if header.response {
             self.receive_response(header, octets)
         } else {
-            self.receive_request(header, octets, path, events)
-        }
+            self.receive_request(header, octets, path, events, counters)
+        };
+        outcome.unwrap_or_else(|why| {
+            counters.count(why);
+            Incoming::Nothing
+        })
     }
 
-    fn receive_response(&mut self, header: &Header, message: &[u8]) -> Incoming {
+    fn receive_response(&mut self, header: &Header, message: &[u8]) -> Result<Incoming, Counter> {
         match &self.in_flight {
             Some(Request { content, .. })
                 if content.id == header.message_id && content.exchange == header.exchange => {}
-            _ => return Incoming::Nothing,
+            _ => return Err(Counter::OutOfWindow),
         }
-        match self.open(message, true) {
+        match self.open(message, true)? {
             Opened::Whole(plain) => {
                 // Only the small ones came through, as it seems.
                 if self.in_flight.take().is_some_and(|request| request.made_smaller) {
                     self.learnt_size = SMALL_FRAGMENT;
                 }
                 self.response_parts = None;
-                Incoming::Response(Payloads::read(plain.first, &plain.body))
+                Ok(Incoming::Response(Payloads::read(plain.first, &plain.body)))
             }
-            Opened::Part => Incoming::Seen,
-            Opened::Refused => Incoming::Nothing,
+            Opened::Part => Ok(Incoming::Seen),
         }
     }
 
@@ -473,10 +481,11 @@ impl Window {
         message: &[u8],
         path: Path,
         events: &mut VecDeque<Event>,
-    ) -> Incoming {
+        counters: &mut Counters,
+    ) -> Result<Incoming, Counter> {
         let id = header.message_id;
         if id == self.expected_request {
-            return match self.open(message, false) {
+            return match self.open(message, false)? {
                 Opened::Whole(plain) => {
                     self.expected_request = self.expected_request.wrapping_add(1);
                     self.request_parts = None;
@@ -487,23 +496,23 @@ impl Window {
                         self.learnt_size = self.learnt_size.min(largest.max(SMALL_FRAGMENT));
                     }
                     let token = ResponseToken { exchange: header.exchange, message_id: id, path };
-                    Incoming::Request(token, Payloads::read(plain.first, &plain.body))
+                    Ok(Incoming::Request(token, Payloads::read(plain.first, &plain.body)))
                 }
-                Opened::Part => Incoming::Seen,
-                Opened::Refused => Incoming::Nothing,
+                Opened::Part => Ok(Incoming::Seen),
             };
         }
         if self.answered.as_ref().is_none_or(|answered| answered.content.id != id) {
-            return Incoming::Nothing;
+            return Err(Counter::OutOfWindow);
         }
         // Section 2.1: the same response again. Of a fragmented request only fragment 1 asks for it (RFC 7383
         // section 2.6.1), and all must be authentic, so that nobody else can make us send.
         let again = match sk::open(message, self.opening.as_mut()) {
             Ok(SkMessage::Whole(_)) => true,
             Ok(SkMessage::Fragment { number, .. }) => number == 1,
-            Err(_) => return Incoming::Nothing,
+            Err(_) => return Err(Counter::NotAuthentic),
         };
         if again && let Some(mut answered) = self.answered.take() {
+            counters.count(Counter::ResponseRepeated);
             answered.repeats = answered.repeats.saturating_add(1);
             if answered.repeats == REPEATS_BEFORE_SMALL
                 && self.fragment_size.is_some()
@@ -518,12 +527,12 @@ impl Window {
             answered.packets.transmit(path, events);
             self.answered = Some(answered);
         }
-        Incoming::Seen
+        Ok(Incoming::Seen)
     }
 
-    fn open(&mut self, message: &[u8], response: bool) -> Opened {
+    fn open(&mut self, message: &[u8], response: bool) -> Result<Opened, Counter> {
         match sk::open(message, self.opening.as_mut()) {
-            Ok(SkMessage::Whole(plain)) => Opened::Whole(plain),
+            Ok(SkMessage::Whole(plain)) => Ok(Opened::Whole(plain)),
             Ok(SkMessage::Fragment { number, total, first, data }) => {
                 let parts = if response {
                     &mut self.response_parts
@@ -536,12 +545,12 @@ impl Window {
                     &mut self.request_parts
                 };
                 match parts.get_or_insert_default().insert(number, total, first, data) {
-                    Ok(Some(plain)) => Opened::Whole(plain),
-                    Ok(None) => Opened::Part,
-                    Err(_) => Opened::Refused,
+                    Ok(Some(plain)) => Ok(Opened::Whole(plain)),
+                    Ok(None) => Ok(Opened::Part),
+                    Err(_) => Err(Counter::FragmentRefused),
                 }
             }
-            Err(_) => Opened::Refused,
+            Err(_) => Err(Counter::NotAuthentic),
         }
     }
 }
@@ -549,5 +558,4 @@ impl Window {
 enum Opened {
     Whole(Plain),
     Part,
-    Refused,
 }

@@ -34,8 +34,9 @@ use tokio::sync::mpsc;
 const ACTIVITY_INTERVAL: Duration = Duration::from_secs(1);
 /// Events that wait for the program; notices beyond this are lost, then what never came up.
 const BACKLOG: usize = 1024;
-/// Batches of datagrams handled between two looks at everything else.
+/// Batches of datagrams handled between two looks at everything else, and for how long: a handshake may take a millisecond.
 const BATCHES_PER_TURN: usize = 8;
+const TURN: Duration = Duration::from_millis(10);
 /// So many children are compared with a new one, to find which one it takes over from.
 const FEW: usize = 64;
 
@@ -113,6 +114,8 @@ pub(crate) struct Control {
     ike_sender: Sender,
     nat_sender: Sender,
     backlog: VecDeque<RouterEvent>,
+    /// Notices that the program was too slow for.
+    pub(crate) notices_lost: u64,
     next_activity: Instant,
     next_keepalive: Option<Instant>,
     stop_at: Option<Instant>,
@@ -173,6 +176,7 @@ impl Control {
             ike_sender: parts.ike.sender(Arc::clone(drops)),
             nat_sender: parts.nat.sender(Arc::clone(drops)),
             backlog: VecDeque::new(),
+            notices_lost: 0,
             next_activity: start + ACTIVITY_INTERVAL,
             next_keepalive: (!parts.config.keepalive.is_zero()).then(|| start + parts.config.keepalive),
             stop_at: None,
@@ -271,7 +275,11 @@ impl Control {
 
     /// `WouldBlock` where the socket is empty now.
     fn receive(&mut self, receiver: &mut Receiver, port: u16) -> io::Result<()> {
+        let start = Instant::now();
         for _ in 0..BATCHES_PER_TURN {
+            if start.elapsed() >= TURN {
+                break;
+            }
             match receiver.receive(false) {
                 Ok(arrived) => {
                     self.parts.drops[0].add(DropReason::InTruncated, arrived.truncated);
@@ -373,15 +381,20 @@ impl Control {
                 Event::ReauthenticateIn { ike, after } => {
                     self.tell(RouterEvent::ReauthenticateIn { ike, after });
                 }
-                Event::IkeRekeyed { ike } => self
-                    .tell(RouterEvent::Notice { warning: false, text: format!("IKE SA {} rekeyed", ike.0) }),
+                Event::IkeRekeyed { ike } => self.tell(RouterEvent::Notice {
+                    warning: false,
+                    cause: "rekeyed",
+                    text: format!("IKE SA {} rekeyed", ike.0),
+                }),
                 Event::IkeKeys(keys) => self.tell(RouterEvent::IkeKeys(keys)),
                 Event::CheckRevocation(check) => self.tell(RouterEvent::CheckRevocation(check)),
                 Event::Closed(closed) => {
                     self.paths.remove(&closed.ike);
                     self.tell(RouterEvent::Closed(closed));
                 }
-                Event::Notice { warning, text } => self.tell(RouterEvent::Notice { warning, text }),
+                Event::Notice { warning, cause, text } => {
+                    self.tell(RouterEvent::Notice { warning, cause, text });
+                }
             }
         }
     }
@@ -394,6 +407,7 @@ impl Control {
             _ => false,
         };
         if dispensable && self.backlog.len() >= BACKLOG {
+            self.notices_lost += 1;
             return;
         }
         self.backlog.push_back(event);
@@ -405,6 +419,7 @@ impl Control {
             // The endpoint negotiated only what the provider has, with keys of the right length.
             self.tell(RouterEvent::Notice {
                 warning: true,
+                cause: "cryptography",
                 text: format!("cannot install the Child SA {} of IKE SA {}: {error}", reqid.0, ike.0),
             });
         }
@@ -624,6 +639,7 @@ impl Control {
             ThreadReport::DeviceGone(error) => {
                 return self.tell(RouterEvent::Notice {
                     warning: true,
+                    cause: "device",
                     text: format!(
                         "the TUN device {} is gone ({error}): restart the program to make it anew",
                         self.parts.status.tun

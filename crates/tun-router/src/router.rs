@@ -88,6 +88,8 @@ pub enum RouterEvent {
     Notice {
         /// Warn or info.
         warning: bool,
+        /// What it is about, one of a few words.
+        cause: &'static str,
         /// The text.
         text: String,
     },

@@ -30,6 +30,12 @@ pub struct RouterStatus {
     pub ike_sas: Vec<IkeSa>,
     /// Packets dropped that belong to no SA, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// IKE messages dropped, refused or repeated, and peers refused, by cause.
+    #[serde(default)]
+    pub ike: BTreeMap<String, u64>,
+    /// Half-open IKE SAs.
+    #[serde(default)]
+    pub half_open: usize,
 }
 
 /// An IKE SA.
@@ -151,6 +157,11 @@ pub(crate) fn snapshot(control: &Control) -> RouterStatus {
     for drops in &control.parts.drops {
         drops.collect(&mut status.drops);
     }
+    status.ike = control.endpoint.counters().collect();
+    if control.notices_lost > 0 {
+        status.ike.insert("notices_lost".to_owned(), control.notices_lost);
+    }
+    status.half_open = control.endpoint.half_open();
     let mut children: HashMap<IkeSaId, Vec<&Child>> = HashMap::new();
     for child in control.children.values() {
         children.entry(child.ike).or_default().push(child);

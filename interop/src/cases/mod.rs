@@ -2,6 +2,7 @@
 
 mod auth;
 mod configuration;
+mod flood;
 mod forged;
 mod iked;
 mod kernel;
@@ -127,6 +128,7 @@ pub fn all() -> Vec<Case> {
         roaming::cases(),
         sizes::cases(),
         survival::cases(),
+        flood::cases(),
         keylog::cases(),
         refusals::cases(),
         revocation::cases(),

@@ -8,8 +8,9 @@ use crate::admin;
 use crate::config::values::{Host, Prefix6, selector_prefixes};
 use crate::config::{self, Client, Routes};
 use crate::control::{ClientStatus, Request, Response};
-use crate::daemon::{self, Daemon, NoticeLog, Prepared, Setup};
+use crate::daemon::{self, Daemon, Prepared, Setup};
 use crate::net::{Net, resolve, watch::Watch};
+use crate::notices::{self, Notices};
 use crate::revocation;
 use crate::sandbox::Files;
 use backoff::{Backoff, Failure};
@@ -134,12 +135,13 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
     tracing::info!("client {} of {}, device {}", config.connection.local_id, config.broker, daemon.device());
     let (resolved, mut resolutions) = mpsc::channel(1);
     let mut tunnel = Tunnel::new(config, guard, resolved);
-    let mut notices = NoticeLog::new();
+    let mut notices = Notices::default();
     tunnel.try_now();
     loop {
         let (retry, reauth) = (tunnel.retry_at(), tunnel.reauth_at());
         tokio::select! {
             () = daemon.stop.recv() => return tunnel.stop(daemon).await,
+            () = notices.wait() => notices.flush(),
             () = watch.changed() => tunnel.network_changed(&daemon).await?,
             Some(result) = resolutions.recv() => tunnel.connect(&daemon, result).await?,
             () = sleep_until(retry), if retry.is_some() => tunnel.try_now(),
@@ -159,7 +161,9 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
                 Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::ReauthenticateIn { ike, after }) => tunnel.reauthenticate_in(ike, after),
-                Some(RouterEvent::Notice { warning, text }) => notices.tell(warning, &text),
+                Some(RouterEvent::Notice { warning, cause, text }) => {
+                    notices.tell(notices::level(warning), cause, &text);
+                }
                 None => {
                     daemon.stop.fail("the router stopped by itself");
                     return Ok(daemon.finish().await);

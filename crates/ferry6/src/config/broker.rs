@@ -179,6 +179,7 @@ fn half_open(listen: &Section<'_>) -> HalfOpenLimits {
         cookie_from: listen.number_or("cookie_from", 0..10_000_001, default.cookie_from),
         max: listen.number_or("half_open", 1..10_000_001, default.max),
         per_source: listen.number_or("half_open_per_source", 1..10_000_001, default.per_source),
+        per_source_rate: listen.number_or("handshakes_per_source", 0..10_000_001, default.per_source_rate),
         lifetime: default.lifetime,
     }
 }

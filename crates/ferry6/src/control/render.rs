@@ -95,6 +95,13 @@ fn head(out: &mut String, status: &Status) {
     if let Some(drops) = drops(&router.drops) {
         line!(out, "  drops   {drops}");
     }
+    let half_open =
+        if router.half_open > 0 { format!("half-open {}; ", router.half_open) } else { String::new() };
+    if let Some(counts) =
+        drops(&router.ike).or_else(|| (!half_open.is_empty()).then(|| "none refused".to_owned()))
+    {
+        line!(out, "  ike     {half_open}{counts}");
+    }
 }
 
 fn drops(drops: &BTreeMap<String, u64>) -> Option<String> {

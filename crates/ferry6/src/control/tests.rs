@@ -224,7 +224,9 @@ fn example() -> Status {
             mtu: 1400,
             workers: 2,
             ike_sas: vec![ike],
-            drops: BTreeMap::from([("unknown_spi".into(), 4)]),
+            drops: BTreeMap::from([("in_unknown_spi".into(), 4)]),
+            ike: BTreeMap::from([("auth_psk".into(), 3), ("cookie_sent".into(), 12)]),
+            half_open: 2,
         },
     }
 }
@@ -237,7 +239,8 @@ ferry6 broker 0.1.0, pid 42, up 1d1h
   routes  2a00::100/120 (IPv6 forwarding is off: clients reach this machine only)
   device  ferry0 mtu 1400, tun-tap; udp: GSO, GRO; crypto: aws-lc; workers: 2
   rights  user ferry6, CAP_NET_ADMIN, no_new_privs, landlock ABI 7, seccomp on all 2 threads, no core dumps
-  drops   unknown_spi 4
+  drops   in_unknown_spi 4
+  ike     half-open 2; auth_psk 3, cookie_sent 12
 
 FLOWS:
 flow esp in  from 2a00::101/128 to ::/0          peer 1.2.3.4:61034 srcid tunnel.my.domain dstid client@my.domain reqid 1
@@ -268,6 +271,8 @@ fn the_status_of_a_client_that_is_down() {
     status.keylog = Some("/root/keys".into());
     status.router.ike_sas.clear();
     status.router.drops.clear();
+    status.router.ike.clear();
+    status.router.half_open = 0;
     status.client = Some(ClientStatus {
         broker: "tunnel.my.domain".into(),
         broker_address: Some("5.6.7.8".parse().unwrap()),

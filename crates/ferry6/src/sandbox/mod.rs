@@ -194,10 +194,17 @@ pub fn open_state(path: &Path) -> std::io::Result<File> {
     options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path)
 }
 
+/// A place in the middle of the work where a test may let the daemon fail.
+pub(crate) fn fault_point(_place: &str) {
+    #[cfg(debug_assertions)]
+    fault::inject(_place);
+}
+
 /// Faults on purpose, for the tests that show that each measure holds. Not in a release build.
 #[cfg(debug_assertions)]
 mod fault {
-    /// `FERRY6_TEST_FAULT=in-0:open` lets the thread `in-0` do at its start what an attacker in it would do.
+    /// `FERRY6_TEST_FAULT=in-0:open` lets the thread `in-0` do at its start what an attacker in it would do; `lease:panic` fails
+    /// where a lease is given.
     pub(super) fn inject(thread: &str) {
         let Ok(text) = std::env::var("FERRY6_TEST_FAULT") else { return };
         let Some((_, fault)) = text.split_once(':').filter(|(name, _)| *name == thread) else { return };

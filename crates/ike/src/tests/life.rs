@@ -3,6 +3,7 @@
 use super::protected::{ask, logged};
 use super::{CRYPTO, established, reason, secs};
 use crate::config::{HalfOpenLimits, Unique};
+use crate::counters::Counter;
 use crate::event::{CloseReason, Event, Path};
 use crate::notify;
 use crate::testing::{
@@ -301,7 +302,7 @@ fn from(ip: Ipv4Addr, port: u16) -> Path {
 #[test]
 fn half_open_is_bounded_and_cookies_are_stateless() {
     let mut broker = config([psk_connections().1]);
-    broker.half_open = HalfOpenLimits { cookie_from: 3, max: 5, per_source: 4, lifetime: secs(30) };
+    broker.half_open = HalfOpenLimits { cookie_from: 3, max: 5, per_source: 4, ..HalfOpenLimits::default() };
     let mut pair = Pair::with_config(*CRYPTO, config([psk_connections().0]), broker);
     let message = init_request(1);
     let mut random = SeededRandom(5);
@@ -333,7 +334,7 @@ fn half_open_is_bounded_and_cookies_are_stateless() {
 #[test]
 fn one_source_cannot_take_all() {
     let mut broker = config([psk_connections().1]);
-    broker.half_open = HalfOpenLimits { cookie_from: 1000, max: 10_000, per_source: 8, lifetime: secs(30) };
+    broker.half_open = HalfOpenLimits { cookie_from: 1000, per_source: 8, ..HalfOpenLimits::default() };
     let mut pair = Pair::with_config(*CRYPTO, config([psk_connections().0]), broker);
     let message = init_request(1);
     let mut random = SeededRandom(5);
@@ -371,6 +372,124 @@ fn a_cookie_is_good_for_its_asker_alone() {
     assert_eq!(pair.broker.endpoint.half_open(), 0);
 }
 
+/// The answer that carries the cookie for `request` from `path`, and that request with it.
+fn with_cookie(pair: &mut Pair, path: Path, request: &[u8]) -> Vec<u8> {
+    let now = pair.now;
+    pair.broker.endpoint.handle_datagram(now, path, request);
+    let Some(Event::Transmit(demand)) = pair.broker.endpoint.poll() else { panic!("no answer") };
+    // Header, then one Notify payload, which goes in front of the others.
+    let notify = &demand.payload[28..];
+    let mut octets = request[..28].to_vec();
+    octets[16] = 41;
+    octets.push(request[16]);
+    octets.extend_from_slice(&notify[1..]);
+    octets.extend_from_slice(&request[28..]);
+    let len = u32::try_from(octets.len()).unwrap().to_be_bytes();
+    octets[24..28].copy_from_slice(&len);
+    octets
+}
+
+/// Who fills the table has shown where it is; who comes then and shows that too gets in, and the oldest goes.
+#[test]
+fn a_full_table_forgets_the_oldest_and_refuses_nobody_with_a_cookie() {
+    let mut broker = config([psk_connections().1]);
+    broker.half_open = HalfOpenLimits { cookie_from: 0, max: 5, per_source: 3, ..HalfOpenLimits::default() };
+    let mut pair = Pair::with_config(*CRYPTO, config([psk_connections().0]), broker);
+    let message = init_request(1);
+    let mut random = SeededRandom(5);
+    for n in 0..50_u8 {
+        let mut octets = message.clone();
+        random.fill(&mut octets[..8]).unwrap();
+        let path = from(Ipv4Addr::new(10, 0, 0, n), 500);
+        let now = pair.now;
+        let octets = with_cookie(&mut pair, path, &octets);
+        pair.broker.endpoint.handle_datagram(now, path, &octets);
+        while pair.broker.endpoint.poll().is_some() {}
+    }
+    assert_eq!(pair.broker.endpoint.half_open(), 5);
+    assert_eq!(pair.broker.endpoint.inits.len(), 5);
+    let count = |pair: &Pair, counter| pair.broker.endpoint.counters().get(counter);
+    assert_eq!(count(&pair, Counter::HalfOpenForgotten), 45);
+    pair.initiate();
+    pair.run(secs(2));
+    assert_eq!(pair.broker.established().len(), 1, "an honest client gets in");
+    assert_eq!(count(&pair, Counter::CookieSent), 51);
+    assert_eq!(count(&pair, Counter::CookieRight), 51);
+    // One source has no more than its share of the table, and not more in a second than its rate.
+    for n in 0..50_u8 {
+        let mut octets = message.clone();
+        random.fill(&mut octets[..8]).unwrap();
+        let path = from(Ipv4Addr::new(10, 1, 0, 1), 1000 + u16::from(n));
+        let now = pair.now;
+        let octets = with_cookie(&mut pair, path, &octets);
+        pair.broker.endpoint.handle_datagram(now, path, &octets);
+        while pair.broker.endpoint.poll().is_some() {}
+    }
+    assert_eq!(count(&pair, Counter::SourceLimited), 47);
+    assert!(pair.broker.endpoint.half_open() <= 5);
+    pair.run(secs(40));
+    let endpoint = &pair.broker.endpoint;
+    assert_eq!((endpoint.half_open(), endpoint.inits.len()), (0, 1), "one is established");
+}
+
+/// A public value that is no point costs a computation, and leaves nothing half-open. A flood of them is asked for cookies
+/// all the same.
+#[test]
+fn computations_for_nothing_have_a_rate() {
+    let mut pair = Pair::with_config(*CRYPTO, config([psk_connections().0]), config([psk_connections().1]));
+    let mut message = init_request(1);
+    // X25519: a point of small order.
+    let public = message.windows(4).rposition(|w| w == [0, 31, 0, 0]).expect("a KE payload of group 31") + 4;
+    message[public..public + 32].fill(0);
+    let mut random = SeededRandom(5);
+    for n in 0..1000_u32 {
+        random.fill(&mut message[..8]).unwrap();
+        let now = pair.now;
+        pair.broker.endpoint.handle_datagram(now, from(Ipv4Addr::from(0x0a00_0000 + n), 500), &message);
+        while pair.broker.endpoint.poll().is_some() {}
+    }
+    let count = |counter| pair.broker.endpoint.counters().get(counter);
+    assert_eq!((count(Counter::KeyExchange), count(Counter::CookieSent)), (64, 936));
+}
+
+/// A peer that opens and closes as fast as it may leaves no more behind than the table has places.
+#[test]
+fn what_is_over_is_bounded() {
+    let mut broker = config([psk_connections().1]);
+    broker.half_open = HalfOpenLimits { max: 3, per_source_rate: 0, ..HalfOpenLimits::default() };
+    let mut pair = Pair::with_config(*CRYPTO, config([psk_connections().0]), broker);
+    for _ in 0..10 {
+        let ike = pair.initiate();
+        pair.run(Duration::from_millis(300));
+        pair.act(Side::Client, |e, now| e.close(now, ike).unwrap());
+        pair.run(Duration::from_millis(300));
+    }
+    assert_eq!(pair.broker.closed().len(), 10);
+    let endpoint = &pair.broker.endpoint;
+    assert_eq!(endpoint.counters().get(Counter::LingeringForgotten), 7);
+    assert_eq!((endpoint.half_open(), endpoint.inits.len()), (0, 0));
+}
+
+/// Each way not to get in has its counter.
+#[test]
+fn strangers_are_counted_by_cause() {
+    let mut pair = Pair::with_config(*CRYPTO, config([]), config([psk_connections().1]));
+    let path = from(CLIENT, 500);
+    let request = init_request(1);
+    let mut unknown = request.clone();
+    unknown[8..16].fill(7);
+    let mut other_version = request.clone();
+    other_version[17] = 0x30;
+    let mut cut = request.clone();
+    cut.pop();
+    for message in [&b"garbage"[..], &cut, &unknown, &other_version, &request, &request] {
+        pair.act(Side::Broker, |e, now| e.handle_datagram(now, path, message));
+    }
+    let counted: Vec<_> = pair.broker.endpoint.counters().collect().into_iter().collect();
+    let expected = [("init_repeated", 1), ("malformed", 2), ("other_version", 1), ("unknown_spi", 1)];
+    assert_eq!(counted, expected.map(|(name, count)| (name.to_owned(), count)));
+}
+
 /// A half-open IKE SA that is closed leaves nothing behind: the same request begins anew.
 #[test]
 fn a_closed_half_open_ike_sa_is_forgotten() {
@@ -389,8 +508,12 @@ fn a_closed_half_open_ike_sa_is_forgotten() {
 #[test]
 fn the_next_timeout_is_found_among_ten_thousand() {
     let mut broker = config([psk_connections().1]);
-    broker.half_open =
-        HalfOpenLimits { cookie_from: 100_000, max: 100_000, per_source: 100_000, lifetime: secs(30) };
+    broker.half_open = HalfOpenLimits {
+        cookie_from: 100_000,
+        max: 100_000,
+        per_source: 100_000,
+        ..HalfOpenLimits::default()
+    };
     let mut pair = Pair::with_config(*CRYPTO, config([]), broker);
     let message = init_request(1);
     let mut random = SeededRandom(5);

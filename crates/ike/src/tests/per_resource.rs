@@ -132,7 +132,7 @@ fn ts_max_queue_ends_the_asking() {
     assert_eq!(create_child_requests(&pair), 3, "two that were granted and one that was not");
     assert!(pair.client.closed().is_empty() && pair.broker.closed().is_empty());
     let told = pair.client.events.iter().filter(|e| {
-        matches!(e, Event::Notice { warning: false, text } if text.contains("TS_MAX_QUEUE") && text.contains('3'))
+        matches!(e, Event::Notice { warning: false, text, .. } if text.contains("TS_MAX_QUEUE") && text.contains('3'))
     });
     assert_eq!(told.count(), 1, "told once");
 }
