@@ -40,7 +40,7 @@ pub struct Many {
     /// Resident memory of the broker before and after, MiB, and for each tunnel, KiB.
     pub rss: [f64; 2],
     pub kib_each: f64,
-    /// The same when the answers that it keeps for a while are gone.
+    /// The same after 35 s without traffic: with the answers to IKE_AUTH, which are kept for three minutes.
     pub kib_each_idle: f64,
     /// `ferry6 status --json` with all of them, seconds.
     pub status: f64,
@@ -169,7 +169,7 @@ pub fn many(ferry6: &Path, dir: &Path, count: usize) -> Result<Many> {
     let took = begin.elapsed().as_secs_f64();
     let there = status[0]["router"]["ike_sas"].as_array().map_or(0, Vec::len);
     ensure!(there == count + 1, "{there} of {} tunnels are there\n{}", count + 1, world.broker.log());
-    // Longer than a response is kept; the clients answer probes.
+    // The last half-open and closed ones are gone by then; the answers to IKE_AUTH, kept for three minutes, are not.
     let until = Instant::now() + Duration::from_secs(35);
     while Instant::now() < until {
         world.clients.turn(Duration::from_millis(100))?;
