@@ -98,6 +98,8 @@ const CONTROL: &[libc::c_long] = &[
     libc::SYS_lseek,
     libc::SYS_pread64,
     libc::SYS_pwrite64,
+    // its length, when it grows: std asks by statx with an empty path
+    libc::SYS_statx,
 ];
 
 /// The main thread, beyond that; its short-lived helpers (the resolver) inherit it.
