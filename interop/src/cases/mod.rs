@@ -2,6 +2,7 @@
 
 mod auth;
 mod configuration;
+mod defence;
 mod flood;
 mod forged;
 mod iked;
@@ -135,6 +136,7 @@ pub fn all() -> Vec<Case> {
         forged::cases(),
         system::cases(),
         configuration::cases(),
+        defence::cases(),
         iked::cases(),
         kernel::cases(),
     ]

@@ -124,7 +124,7 @@ fn with_flow(env: &Env, tunnel: &Tunnel, steps: &mut [(&str, &mut dyn FnMut() ->
     result.and(end).with_context(|| tunnel.logs())
 }
 
-fn move_route(home: &Host, from: &str, to: &str) -> Result<()> {
+pub(super) fn move_route(home: &Host, from: &str, to: &str) -> Result<()> {
     home.remove_route("default", from)?;
     home.route("default", to)?;
     Ok(())
@@ -157,7 +157,7 @@ fn other_network(env: &mut Env, client: Program, broker: Program) -> Result<()> 
 }
 
 /// A line of the client's own to the internet, beside that behind the NAT.
-fn public_line(env: &Env) -> Result<()> {
+pub(super) fn public_line(env: &Env) -> Result<()> {
     let (home, internet) = (&env.net.home, &env.net.internet);
     let options = LinkOptions { ipv6: false, ..LinkOptions::default() };
     env.net.lab.link_with(home, "eth1", internet, "direct", options)?;
@@ -205,7 +205,7 @@ fn nat_and_no_nat(env: &mut Env, client: Program, broker: Program) -> Result<()>
 }
 
 /// The broker's public address on a line of its own, without the firewall's NAT.
-fn public_broker(env: &Env) -> Result<()> {
+pub(super) fn public_broker(env: &Env) -> Result<()> {
     let (broker, internet) = (&env.net.broker, &env.net.internet);
     let options = LinkOptions { ipv6: false, ..LinkOptions::default() };
     env.net.lab.link_with(broker, "eth1", internet, "direct-b", options)?;

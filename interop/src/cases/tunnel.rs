@@ -94,6 +94,7 @@ pub struct Extra {
     pub child: String,
     pub tunnel: String,
     pub remote: String,
+    pub listen: String,
 }
 
 impl Extra {
@@ -240,6 +241,9 @@ impl Spec {
             "default" => String::new(),
             words => format!("proposals = [\"{words}\"]\n"),
         };
+        if !extra.listen.is_empty() {
+            write!(toml, "\n[listen]\n{}", extra.listen)?;
+        }
         writeln!(toml, "\n[local]\nid = \"{local_id}\"")?;
         match &credentials.entity {
             Some(Entity { cert, key }) => writeln!(toml, "cert = {cert:?}\nkey = {key:?}")?,
