@@ -1,8 +1,12 @@
 //! Every suite, in both roles and with both crypto providers.
 
-use super::tunnel::{FERRY6, FERRY6_RUST, Program, Side, Spec, Tunnel};
+use super::tunnel::{FERRY6, FERRY6_RUST, Program, Side, Spec, Tunnel, eventually, server6};
 use super::{Case, Env, Peer, Role};
 use anyhow::{Context, Result, ensure};
+use std::fs::File;
+use std::io::Read;
+use std::net::UdpSocket;
+use std::time::Duration;
 
 /// Name, IKE proposal, ESP proposal (in strongSwan's words), and what strongSwan calls that ESP suite.
 const SUITES: [(&str, &str, &str, &str); 9] = [
@@ -90,7 +94,51 @@ pub(super) fn cases() -> Vec<Case> {
         }
         Ok(())
     }));
+    cases.push(Case::new(
+        "ipcomp-adaptive",
+        Peer::Ferry6,
+        Role::Both,
+        "IPComp: text is compressed, random data is not; when text comes back it is compressed again",
+        adaptive,
+    ));
     cases
+}
+
+/// Datagrams of this content, one after the other; how many of them the client compressed.
+fn compressed(env: &Env, tunnel: &Tunnel, count: u64, random: bool) -> Result<u64> {
+    let before = child(&tunnel.client)?;
+    let socket = env.net.home.run(|| UdpSocket::bind("[::]:0")).context("cannot bind")?;
+    for number in 0..count {
+        let mut payload = vec![b'6'; 1000];
+        if random {
+            File::open("/dev/urandom")?.read_exact(&mut payload)?;
+        }
+        // Nobody listens there: what is said of that to the socket is no fault.
+        let _ = socket.send_to(&payload, (server6()?, 9));
+        if number % 16 == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    let number = |child: &serde_json::Value, key: &str| child[key].as_u64().context(key.to_owned());
+    let goal = number(&before, "packets_out")? + count;
+    eventually(tunnel, "all datagrams have left", || {
+        Ok(number(&child(&tunnel.client)?, "packets_out")? >= goal)
+    })?;
+    Ok(number(&child(&tunnel.client)?, "compressed_out")? - number(&before, "compressed_out")?)
+}
+
+fn adaptive(env: &mut Env) -> Result<()> {
+    let mut spec = Spec::certified(env, FERRY6, FERRY6)?;
+    spec.ipcomp = "on";
+    let tunnel = spec.up(env)?;
+    let text = compressed(env, &tunnel, 400, false)?;
+    ensure!(text >= 395, "of 400 packets of text {text} were compressed");
+    let random = compressed(env, &tunnel, 800, true)?;
+    ensure!(random == 0, "{random} packets of random octets were sent compressed, and so larger");
+    // It looks again after 256 packets at the latest.
+    let again = compressed(env, &tunnel, 1000, false)?;
+    ensure!(again >= 700, "of 1000 packets of text behind random octets {again} were compressed");
+    tunnel.carries_traffic(env)
 }
 
 /// The one Child SA in the status of a ferry6.
