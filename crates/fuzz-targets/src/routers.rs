@@ -357,7 +357,7 @@ impl Run {
                 let mut octets = octets.to_vec();
                 input.0 = rest;
                 octets.resize(len, 0xff);
-                if octets[0] != 0 && len > 1 {
+                if octets.len() >= 3 && octets[..3] != [0; 3] {
                     // No SPI of ours: what is too short for its suite is for another target.
                     octets[0] |= 0x80;
                 }

@@ -434,9 +434,13 @@ impl Established {
         let rekey = payloads.notify(notify::REKEY_SA);
         let old = match rekey {
             None => None,
-            Some(n) => Some(self.find_rekeyed(&n.spi).ok_or_else(|| Refusal {
-                notify: Payload::Notify(Notify { notify_type: notify::CHILD_SA_NOT_FOUND, ..n.clone() }),
-                reason: "the peer wants to rekey a Child SA that does not exist".to_owned(),
+            Some(n) => Some(self.find_rekeyed(&n.spi).ok_or_else(|| match self.pending {
+                // It may be the one that the peer's answer makes, which was overtaken.
+                Some(Pending::Child(_)) => not_now("the Child SA to rekey is not known yet"),
+                _ => Refusal {
+                    notify: Payload::Notify(Notify { notify_type: notify::CHILD_SA_NOT_FOUND, ..n.clone() }),
+                    reason: "the peer wants to rekey a Child SA that does not exist".to_owned(),
+                },
             })?),
         };
         if old.is_some_and(|old| !old.is_current()) {
