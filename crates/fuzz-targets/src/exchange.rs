@@ -5,8 +5,8 @@ use crate::input::Input;
 use bytes::Bytes;
 use ferry6_crypto::{CipherSuite, PacketKeys, fuzzing};
 use ferry6_ike::config::PerResource;
-use ferry6_ike::event::Path;
-use ferry6_ike::testing::{Fate, Pair, Side, first_path, psk_connections};
+use ferry6_ike::testing::operations::Operation;
+use ferry6_ike::testing::{Fate, Pair, Side, psk_connections};
 use ferry6_ike::wire::sk::{self, Reassembly, SkMessage};
 use ferry6_ike::wire::{ExchangeType, HeaderFields, encode_payloads, parse_payloads};
 use ferry6_tun_router::testing::keys;
@@ -108,33 +108,16 @@ pub fn ike_endpoints(data: &[u8]) {
         }
         let op = input.u8();
         let side = if op & 1 == 0 { Side::Client } else { Side::Broker };
-        let sa = pair.host(side).endpoint.ike_sas().first().map(|sa| sa.ike);
-        let child = pair.host(side).live().first().map(|sa| sa.reqid);
-        match op >> 1 & 0x0f {
-            0..4 => pair.run(Duration::from_millis(u64::from(input.u8()) * 40)),
-            4 => pair.run(Duration::from_secs(u64::from(input.u8()) * 10)),
-            5 => {
-                if let Some(reqid) = child {
-                    let _ = pair.act(side, |endpoint, now| endpoint.rekey_child(now, reqid));
-                }
-            }
-            6 => {
-                if let Some(sa) = sa {
-                    let _ = pair.act(side, |endpoint, now| endpoint.rekey_ike(now, sa));
-                }
-            }
-            7 => {
-                if let Some(sa) = sa {
-                    let _ = pair.act(side, |endpoint, now| endpoint.close(now, sa));
-                }
-            }
-            8 => pair.ping(side),
-            9 => {
-                pair.initiate();
-            }
+        let operation = match op >> 1 & 0x0f {
+            0..4 => Operation::Wait(Duration::from_millis(u64::from(input.u8()) * 40)),
+            4 => Operation::Wait(Duration::from_secs(u64::from(input.u8()) * 10)),
+            5 => Operation::RekeyChild(side),
+            6 => Operation::RekeyIke(side),
+            7 => Operation::Close(side),
+            8 => Operation::Ping(side),
+            9 => Operation::Initiate,
             // a message of this connection, with some octets changed
             10..13 => {
-                forged = true;
                 let chosen = usize::from(input.u8());
                 let Some((_, message)) = pair.sent.iter().rev().nth(chosen % 8).cloned() else { continue };
                 let mut message = message.to_vec();
@@ -142,17 +125,19 @@ pub fn ike_endpoints(data: &[u8]) {
                     let (at, value) = (usize::from(input.u16()) % message.len(), input.u8());
                     message[at] = value;
                 }
-                inject(&mut pair, side, &message.into());
+                Operation::Forge(side, message.into())
             }
             // anything
             _ => {
-                forged = true;
                 let len = usize::from(input.u8()).min(input.0.len());
                 let (message, rest) = input.0.split_at(len);
                 input = Input(rest);
-                inject(&mut pair, side, &Bytes::copy_from_slice(message));
+                Operation::Forge(side, Bytes::copy_from_slice(message))
             }
-        }
+        };
+        forged |= matches!(operation, Operation::Forge(..));
+        // What an end refuses to do changes nothing.
+        let _ = operation.apply(&mut pair);
     }
     // a good network at last: whatever happened is settled, and nothing is left half done
     fates.lock().expect("no panic holds it").clear();
@@ -160,12 +145,4 @@ pub fn ike_endpoints(data: &[u8]) {
     if !forged {
         pair.check_mirror().expect("both ends agree in the end");
     }
-}
-
-fn inject(pair: &mut Pair, to: Side, message: &Bytes) {
-    let path = match to {
-        Side::Broker => Path { local: first_path().remote, remote: first_path().local },
-        Side::Client => first_path(),
-    };
-    pair.act(to, |endpoint, now| endpoint.handle_datagram(now, path, message));
 }

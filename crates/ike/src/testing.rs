@@ -4,6 +4,8 @@
 //! the router beside its endpoint: it installs and removes Child SAs as the events say, and carries pings of "ESP",
 //! so that a test sees whether a packet would have found its SA, with the right keys, at any moment.
 
+pub mod operations;
+
 use crate::config::{
     AddressConfig, AddressPool, Connection, Credential, EndpointConfig, EspProposal, IkeProposal,
     IpcompPolicy, LeaseError, LeaseRequest, NatPolicy, Now, PeerAuth, PerResource, RemoteId,

@@ -2,47 +2,13 @@
 
 use super::{established, no_ping_lost, secs};
 use crate::testing::Side::{Broker, Client};
-use crate::testing::{Fate, Pair, Side};
+use crate::testing::operations::Operation as Op;
+use crate::testing::{Pair, Side};
 use proptest::prelude::*;
 use std::time::Duration;
 
-/// One thing that an end does, or that the path does.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Op {
-    RekeyChild(Side),
-    RekeyIke(Side),
-    Wait(u8),
-    Ping,
-    LoseNext,
-}
-
-pub(super) fn apply(pair: &mut Pair, op: Op) {
-    match op {
-        Op::RekeyChild(side) => {
-            let reqid = pair.host(side).live().first().map(|sa| sa.reqid);
-            if let Some(reqid) = reqid {
-                pair.act(side, |e, now| e.rekey_child(now, reqid)).unwrap();
-            }
-        }
-        Op::RekeyIke(side) => {
-            let ike = pair.host(side).established()[0].ike;
-            pair.act(side, |e, now| e.rekey_ike(now, ike)).unwrap();
-        }
-        Op::Wait(ms) => pair.run(Duration::from_millis(ms.into())),
-        Op::Ping => {
-            pair.ping(Client);
-            pair.ping(Broker);
-        }
-        Op::LoseNext => {
-            let mut done = false;
-            pair.link.fate =
-                Box::new(
-                    move |_| {
-                        if std::mem::replace(&mut done, true) { Fate::Deliver } else { Fate::Drop }
-                    },
-                );
-        }
-    }
+pub(super) fn apply(pair: &mut Pair, op: &Op) {
+    op.apply(pair).unwrap();
 }
 
 /// After all is through there is one Child SA on one IKE SA, the same for both, and no ping was lost.
@@ -73,7 +39,7 @@ fn quiet() -> Pair {
 
 fn run(ops: &[Op]) -> Pair {
     let mut pair = quiet();
-    for &op in ops {
+    for op in ops {
         apply(&mut pair, op);
     }
     settle(&mut pair);
@@ -85,8 +51,8 @@ fn both_rekey_the_child() {
     // Several times, so that each side's nonces are the lowest sometimes.
     let mut pair = quiet();
     for _ in 0..8 {
-        apply(&mut pair, Op::RekeyChild(Client));
-        apply(&mut pair, Op::RekeyChild(Broker));
+        apply(&mut pair, &Op::RekeyChild(Client));
+        apply(&mut pair, &Op::RekeyChild(Broker));
         pair.run_with_pings(secs(20), Duration::from_millis(7));
     }
     settle(&mut pair);
@@ -96,8 +62,8 @@ fn both_rekey_the_child() {
 fn both_rekey_the_ike_sa() {
     let mut pair = quiet();
     for _ in 0..8 {
-        apply(&mut pair, Op::RekeyIke(Client));
-        apply(&mut pair, Op::RekeyIke(Broker));
+        apply(&mut pair, &Op::RekeyIke(Client));
+        apply(&mut pair, &Op::RekeyIke(Broker));
         pair.run_with_pings(secs(20), Duration::from_millis(7));
     }
     settle(&mut pair);
@@ -127,9 +93,8 @@ fn rekey_against_delete() {
     for (closes, rekeys) in [(Client, Broker), (Broker, Client)] {
         for ike_rekey in [false, true] {
             let mut pair = quiet();
-            apply(&mut pair, if ike_rekey { Op::RekeyIke(rekeys) } else { Op::RekeyChild(rekeys) });
-            let ike = pair.host(closes).established()[0].ike;
-            pair.act(closes, |e, now| e.close(now, ike)).unwrap();
+            apply(&mut pair, &if ike_rekey { Op::RekeyIke(rekeys) } else { Op::RekeyChild(rekeys) });
+            apply(&mut pair, &Op::Close(closes));
             pair.run(secs(200));
             assert_eq!((pair.client.closed().len(), pair.broker.closed().len()), (1, 1));
             assert!(pair.client.live().is_empty() && pair.broker.live().is_empty());
@@ -148,8 +113,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         side().prop_map(Op::RekeyChild),
         side().prop_map(Op::RekeyIke),
-        any::<u8>().prop_map(Op::Wait),
-        Just(Op::Ping),
+        any::<u8>().prop_map(|ms| Op::Wait(Duration::from_millis(ms.into()))),
+        side().prop_map(Op::Ping),
         Just(Op::LoseNext),
     ]
 }
