@@ -309,7 +309,11 @@ impl ChildRequest {
         }
         let still_there = rekeys.filter(|old| s.child(*old).is_some());
         if rekeys.is_some() && still_there.is_none() {
-            // The peer deleted it meanwhile, and its DELETE was dealt with.
+            // The peer deleted it meanwhile, and its DELETE was dealt with, but for what to do without a Child SA: that waited
+            // for this answer.
+            if s.first_role == Role::Initiator && !s.children.iter().any(Child::is_current) {
+                s.want(Task::NewChild);
+            }
             return State::Established(s);
         }
         let other_group = other_group(data, &offer.proposals, &groups_tried);

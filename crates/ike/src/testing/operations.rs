@@ -2,6 +2,7 @@
 //! by the same operations.
 
 use super::{Fate, Pair, Side, first_path};
+use crate::established::Task;
 use crate::event::Path;
 use bytes::Bytes;
 use std::time::Duration;
@@ -13,6 +14,8 @@ pub enum Operation {
     RekeyChild(Side),
     /// This end rekeys its first IKE SA.
     RekeyIke(Side),
+    /// This end deletes its first Child SA.
+    DeleteChild(Side),
     /// This end closes its first IKE SA.
     Close(Side),
     /// The client connects (once more).
@@ -43,6 +46,19 @@ impl Operation {
                 Some(ike) => pair.act(*side, |e, now| e.rekey_ike(now, ike)).map_err(|e| e.to_string()),
                 None => Ok(()),
             },
+            Self::DeleteChild(side) => {
+                let Some(sa) = pair.host(*side).live().first().map(|sa| (sa.ike, sa.inbound.spi)) else {
+                    return Ok(());
+                };
+                pair.act(*side, |endpoint, now| {
+                    let Some(spi) = endpoint.spi_of(sa.0) else { return };
+                    endpoint.with_established(spi, |mut s, endpoint, common| {
+                        s.want(Task::DeleteChild(sa.1));
+                        s.pump(endpoint, now, common)
+                    });
+                });
+                Ok(())
+            }
             Self::Close(side) => match sa(pair, *side) {
                 Some(ike) => pair.act(*side, |e, now| e.close(now, ike)).map_err(|e| e.to_string()),
                 None => Ok(()),

@@ -3,7 +3,7 @@
 use super::{established, no_ping_lost, secs};
 use crate::testing::Side::{Broker, Client};
 use crate::testing::operations::Operation as Op;
-use crate::testing::{Pair, Side};
+use crate::testing::{Fate, Host, Pair, Side};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -101,6 +101,75 @@ fn rekey_against_delete() {
             assert_eq!(pair.client.endpoint.poll_timeout(), None);
             assert_eq!(pair.broker.endpoint.poll_timeout(), None);
             assert!(pair.client.endpoint.ike_sas().is_empty() && pair.broker.endpoint.ike_sas().is_empty());
+        }
+    }
+}
+
+/// Sections 2.25.1, 1.4.1: whoever of the two comes first, in the end both have the same. A client whose
+/// broker deleted the last one has asked for a new one; one that deleted it itself has not.
+#[test]
+fn rekey_against_delete_of_a_child_sa() {
+    for (deletes, rekeys) in [(Client, Broker), (Broker, Client)] {
+        for delete_first in [true, false] {
+            for both_delete in [false, true] {
+                let mut pair = quiet();
+                pair.run(secs(30));
+                let (delete, rekey) = (Op::DeleteChild(deletes), Op::RekeyChild(rekeys));
+                let mut ops = if delete_first { vec![delete, rekey] } else { vec![rekey, delete] };
+                if both_delete {
+                    ops.push(Op::DeleteChild(rekeys));
+                }
+                for op in &ops {
+                    apply(&mut pair, op);
+                }
+                pair.run(secs(200));
+                pair.check_mirror().unwrap();
+                let left = pair.client.live().len();
+                assert!(left <= 1, "{ops:?}");
+                if deletes == Broker && !both_delete {
+                    assert_eq!(left, 1, "{ops:?}");
+                }
+                assert!(pair.client.closed().is_empty() && pair.broker.closed().is_empty(), "{ops:?}");
+                assert_eq!(pair.client.endpoint.children.len(), left, "{ops:?}");
+                assert_eq!(pair.broker.endpoint.children.len(), left, "{ops:?}");
+            }
+        }
+    }
+}
+
+/// Section 2.25.2: what comes while the IKE SA is rekeyed is put off, and done later.
+#[test]
+fn temporary_failure_is_said_and_the_rekey_tried_again() {
+    for (ike, child) in [(Client, Broker), (Broker, Client)] {
+        let mut pair = quiet();
+        let before = pair.client.live()[0].inbound.spi;
+        apply(&mut pair, &Op::RekeyIke(ike));
+        apply(&mut pair, &Op::RekeyChild(child));
+        pair.run_with_pings(secs(20), Duration::from_millis(50));
+        let said = |host: &Host| host.warnings().iter().any(|w| w.contains("TEMPORARY_FAILURE"));
+        assert!(said(&pair.client) || said(&pair.broker), "{:?}", pair.client.warnings());
+        assert_ne!(pair.client.live()[0].inbound.spi, before, "the Child SA was rekeyed in the end");
+        settle(&mut pair);
+    }
+}
+
+/// A message that comes 4 s late comes behind its own repetition, and behind what that led to.
+#[test]
+fn each_message_of_a_collision_late_once() {
+    for (first, second) in [(Client, Broker), (Broker, Client)] {
+        for ike in [false, true] {
+            for victim in 1..=8 {
+                let mut pair = quiet();
+                let mut n = 0;
+                pair.link.fate = Box::new(move |_| {
+                    n += 1;
+                    if n == victim { Fate::Delay(secs(4)) } else { Fate::Deliver }
+                });
+                let op = |side| if ike { Op::RekeyIke(side) } else { Op::RekeyChild(side) };
+                apply(&mut pair, &op(first));
+                apply(&mut pair, &op(second));
+                settle(&mut pair);
+            }
         }
     }
 }
