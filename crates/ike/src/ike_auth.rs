@@ -7,7 +7,7 @@ use crate::certs::{self, CertError};
 use crate::checking::{Checking, Then};
 use crate::child::{self, Offer, Placement, Refusal, SpiFor, Terms};
 use crate::config::{
-    AddressConfig, Connection, Credential, LeaseRequest, NatPolicy, Now, PeerAuth, RemoteId, Role,
+    AddressConfig, Connection, Credential, LeaseRequest, NatPolicy, Now, PeerAuth, RemoteId, Role, Unique,
 };
 use crate::counters::Counter;
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
@@ -228,12 +228,13 @@ impl AuthSent {
         };
         let mut payloads = vec![Payload::IdInitiator(id)];
         payloads.extend(certs);
-        // We keep no IKE SA across a restart; where this is our first one with the peer, it may drop older ones.
-        let first = match &connection.remote_id {
+        // We keep no IKE SA across a restart; where this is our first one with the peer, it may drop older ones. Not where other
+        // hosts may have our identity too (section 2.4): those would be theirs.
+        let alone = match &connection.remote_id {
             RemoteId::Exactly(id) => !endpoint.peers.contains_key(id),
             RemoteId::Any | RemoteId::Pattern(_) => endpoint.peers.is_empty(),
         };
-        if first {
+        if alone && connection.unique != Unique::Never {
             payloads.push(notify::plain(notify::INITIAL_CONTACT, Vec::new()));
         }
         if let PeerAuth::Certificate { anchors, .. } = &connection.peer_auth {

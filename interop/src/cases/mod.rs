@@ -20,6 +20,7 @@ mod suites;
 mod survival;
 mod system;
 pub mod tunnel;
+mod unique;
 
 pub use rekey::spis;
 
@@ -129,6 +130,7 @@ pub fn all() -> Vec<Case> {
         roaming::cases(),
         sizes::cases(),
         survival::cases(),
+        unique::cases(),
         flood::cases(),
         keylog::cases(),
         refusals::cases(),

@@ -66,6 +66,17 @@ pub(super) fn cases() -> Vec<Case> {
         "child rekeys by both sides under TCP at full speed: content right, nothing stalls",
         under_tcp,
     ));
+    for (name, limit) in
+        [("limit-bytes", "rekey_bytes = \"50kB\"\n"), ("limit-packets", "rekey_packets = \"500\"\n")]
+    {
+        cases.push(Case::new(
+            name,
+            Peer::Ferry6,
+            Role::Both,
+            format!("`child.{}` under 400 packets/s each way: rekeys, none lost", limit.trim_end()),
+            move |env| limits(env, limit),
+        ));
+    }
     cases
 }
 
@@ -155,6 +166,28 @@ fn lifetimes(env: &mut Env, client: Program, broker: Program) -> Result<()> {
     let last = spis(&tunnel)?;
     ensure!(count(&last, "ike") == 1, "IKE SAs heap up: {last:?}");
     Ok(())
+}
+
+/// By time nothing is rekeyed here: `child.rekey` is an hour.
+fn limits(env: &mut Env, limit: &str) -> Result<()> {
+    let mut spec = Spec::certified(env, FERRY6, FERRY6_RUST)?;
+    spec.ferry_client.child = limit.into();
+    let tunnel = spec.up(env)?;
+    let pause = Duration::from_millis(5);
+    let out = Pinger::start(&env.net.home, server6()?, pause)?;
+    let back = Pinger::start(&env.net.server, super::tunnel::CLIENT_ADDRESS.parse()?, pause)?;
+    let mut all = spis(&tunnel)?;
+    let end = std::time::Instant::now() + Duration::from_secs(12);
+    while std::time::Instant::now() < end {
+        all.extend(spis(&tunnel)?);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for (way, pinger) in [("client to server", out), ("server to client", back)] {
+        pinger.stop()?.no_loss().context(way).with_context(|| tunnel.logs())?;
+    }
+    let (ike, esp) = (count(&all, "ike"), count(&all, "esp"));
+    ensure!(ike == 1 && esp >= 4, "{ike} IKE SAs and {esp} Child SAs in 12 s\n{}", tunnel.logs());
+    eventually(&tunnel, "one Child SA is left", || Ok(count(&spis(&tunnel)?, "esp") == 1))
 }
 
 fn under_tcp(env: &mut Env) -> Result<()> {

@@ -149,6 +149,22 @@ fn unique_never() {
     assert_eq!(pair.broker.live().len(), 2);
 }
 
+/// Hosts that share an identity must not say that theirs is the only IKE SA (section 2.4).
+#[test]
+fn unique_never_on_a_client_sends_no_initial_contact() {
+    for (on_client, tunnels) in [(Unique::Never, 2), (Unique::Replace, 1)] {
+        let mut pair = established(|_, b| b.unique = Unique::Never);
+        let mut other_host = psk_connections().0;
+        other_host.unique = on_client;
+        pair.client.endpoint = endpoint(*CRYPTO, config([other_host]), 0x77, None);
+        pair.client.sad.clear();
+        pair.client.outbound.clear();
+        pair.initiate();
+        pair.run(secs(8));
+        assert_eq!(pair.broker.live().len(), tunnels, "{on_client:?}");
+    }
+}
+
 #[test]
 fn unique_keep() {
     // Another machine.
