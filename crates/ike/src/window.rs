@@ -26,15 +26,11 @@ impl Packets {
         Self(vec![Bytes::from(message)])
     }
     pub(crate) fn transmit(&self, path: Path, events: &mut VecDeque<Event>) {
-        for payload in &self.0 {
-            let (payload, dont_fragment) = (payload.clone(), false);
-            events.push_back(Event::Transmit(Transmit { path, payload, dont_fragment }));
-        }
+        self.transmit_by(path, false, events);
     }
-    fn transmit_whole(&self, path: Path, events: &mut VecDeque<Event>) {
+    fn transmit_by(&self, path: Path, dont_fragment: bool, events: &mut VecDeque<Event>) {
         for payload in &self.0 {
-            let (payload, dont_fragment) = (payload.clone(), true);
-            events.push_back(Event::Transmit(Transmit { path, payload, dont_fragment }));
+            events.push_back(Event::Transmit(Transmit { path, payload: payload.clone(), dont_fragment }));
         }
     }
     /// Octets of the largest.
@@ -110,13 +106,8 @@ impl InFlight {
     fn send(&mut self, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) {
         let path = self.path.unwrap_or(common.path);
         self.tries += 1;
-        let wait = if self.probe {
-            self.packets.transmit_whole(path, &mut endpoint.events);
-            PROBE_WAIT
-        } else {
-            self.packets.transmit(path, &mut endpoint.events);
-            self.wait(&endpoint.config.retransmit)
-        };
+        self.packets.transmit_by(path, self.probe, &mut endpoint.events);
+        let wait = if self.probe { PROBE_WAIT } else { self.wait(&endpoint.config.retransmit) };
         common.timers.set(Timer::Retransmit, now.monotonic + wait);
     }
 
@@ -335,15 +326,21 @@ impl Window {
         self.in_flight.as_ref().is_some_and(|request| request.flight.probe)
     }
 
-    /// Cuts the request in flight into small fragments, where the peer takes fragments and it is larger.
+    /// The same message in small fragments, where the peer takes fragments and these are larger.
+    fn smaller(&mut self, content: &Content, response: bool, packets: &Packets) -> Option<Packets> {
+        if self.fragment_size.is_none() || packets.largest() <= SMALL_FRAGMENT {
+            return None;
+        }
+        let small = self.seal(content, response, Some(SMALL_FRAGMENT));
+        (small.0.len() > packets.0.len()).then_some(small)
+    }
+
+    /// Cuts the request in flight into small fragments.
     fn make_smaller(&mut self) {
         let Some(mut request) = self.in_flight.take() else { return };
-        if self.fragment_size.is_some() && request.flight.packets.largest() > SMALL_FRAGMENT {
-            let small = self.seal(&request.content, false, Some(SMALL_FRAGMENT));
-            if small.0.len() > request.flight.packets.0.len() {
-                request.flight.packets = small;
-                request.made_smaller = true;
-            }
+        if let Some(small) = self.smaller(&request.content, false, &request.flight.packets) {
+            request.flight.packets = small;
+            request.made_smaller = true;
         }
         self.in_flight = Some(request);
     }
@@ -518,8 +515,7 @@ impl Window {
                 && self.fragment_size.is_some()
                 && answered.packets.largest() > SMALL_FRAGMENT
             {
-                let small = self.seal(&answered.content, true, Some(SMALL_FRAGMENT));
-                if small.0.len() > answered.packets.0.len() {
+                if let Some(small) = self.smaller(&answered.content, true, &answered.packets) {
                     answered.packets = small;
                 }
                 self.learnt_size = SMALL_FRAGMENT;

@@ -21,7 +21,7 @@ use ferry6_esp::{InboundSa, OutboundSa};
 use ferry6_ike::config::Now;
 use ferry6_ike::event::{Activate, ChildSa, Event, IkeSaId, Path, Reqid, Transmit};
 use ferry6_ike::{Endpoint, TrafficSelector};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -120,10 +120,10 @@ pub(crate) struct Control {
     next_keepalive: Option<Instant>,
     stop_at: Option<Instant>,
     /// The path to the peer of each IKE SA that has a child.
-    pub(crate) paths: HashMap<IkeSaId, PathMtu>,
+    pub(crate) paths: BTreeMap<IkeSaId, PathMtu>,
     pub(crate) next_look: Instant,
     /// The last one that was looked at.
-    pub(crate) looked_at: Option<IkeSaId>,
+    pub(crate) looked_at: IkeSaId,
 }
 
 fn now() -> Now {
@@ -180,9 +180,9 @@ impl Control {
             next_activity: start + ACTIVITY_INTERVAL,
             next_keepalive: (!parts.config.keepalive.is_zero()).then(|| start + parts.config.keepalive),
             stop_at: None,
-            paths: HashMap::new(),
+            paths: BTreeMap::new(),
             next_look: start,
-            looked_at: None,
+            looked_at: IkeSaId(0),
             parts,
         }
     }

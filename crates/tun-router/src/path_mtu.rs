@@ -15,6 +15,7 @@ use ferry6_ike::event::IkeSaId;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::{Duration, Instant};
 
 /// After this long the path is looked at anew: it may have become larger (RFC 1191 section 6.3, RFC 8201 section 4), or smaller
@@ -229,9 +230,7 @@ impl Control {
             return Outer::new(&policy, suite, USUAL_PATH);
         }
         if !self.paths.contains_key(&ike) {
-            let path = PathMtu::new(Instant::now(), self.kernel_mtu(remote));
-            self.paths.insert(ike, path);
-            self.next_look = self.next_look.min(Instant::now() + FIRST);
+            self.observe(ike, remote);
         }
         Outer::new(&policy, suite, self.path_size(ike))
     }
@@ -245,27 +244,27 @@ impl Control {
     /// The IKE SA has another path: nothing is known of it but what the kernel says.
     pub(crate) fn path_moved(&mut self, ike: IkeSaId, remote: SocketAddrV4) {
         if self.paths.contains_key(&ike) {
-            let path = PathMtu::new(Instant::now(), self.kernel_mtu(remote));
-            self.paths.insert(ike, path);
-            self.next_look = self.next_look.min(Instant::now() + FIRST);
+            self.observe(ike, remote);
             self.apply_size(ike);
         }
     }
 
+    /// A path of which nothing is known but what the kernel says.
+    fn observe(&mut self, ike: IkeSaId, remote: SocketAddrV4) {
+        let now = Instant::now();
+        self.paths.insert(ike, PathMtu::new(now, self.kernel_mtu(remote)));
+        self.next_look = self.next_look.min(now + FIRST);
+    }
+
     /// Once a second: what the kernel says of some paths, and the probes that are due.
     pub(crate) fn look_at_paths(&mut self, now: Now) {
-        let mut remotes: Vec<(IkeSaId, SocketAddrV4)> = Vec::new();
-        let turn = self.looked_at;
-        let after = |ike: &IkeSaId| turn.is_none_or(|turn| *ike > turn);
-        let mut all: Vec<IkeSaId> = self.paths.keys().copied().collect();
-        all.sort_unstable_by_key(|ike| (!after(ike), *ike));
-        for ike in all.into_iter().take(LOOKS) {
-            if let Some(SocketAddr::V4(remote)) = self.endpoint.remote_of(ike) {
-                remotes.push((ike, remote));
-            }
-            self.looked_at = Some(ike);
-        }
-        for (ike, remote) in remotes {
+        // In turns: behind the last one that was looked at, and then from the first one on.
+        let behind = self.paths.range((Excluded(self.looked_at), Unbounded));
+        let turns = behind.chain(self.paths.range(..=self.looked_at)).take(LOOKS);
+        let turns: Vec<IkeSaId> = turns.map(|(ike, _)| *ike).collect();
+        for ike in turns {
+            self.looked_at = ike;
+            let Some(SocketAddr::V4(remote)) = self.endpoint.remote_of(ike) else { continue };
             let limit = self.kernel_mtu(remote);
             let Some(path) = self.paths.get_mut(&ike) else { continue };
             path.told(now.monotonic, limit);
