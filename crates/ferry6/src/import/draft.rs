@@ -112,6 +112,13 @@ impl Draft {
         self.todo.push(what.into());
     }
 
+    /// A broker leases addresses, unless its selectors say what is behind the peer.
+    pub(super) fn needs_a_pool(&mut self) {
+        if self.role == Some(Role::Broker) && !self.has("pool", "range") && !self.has("child", "remote_ts") {
+            self.todo("pool.range: the addresses to lease to clients");
+        }
+    }
+
     /// How much of it a person has to look at: lines without an equivalent, and things to complete.
     pub(super) fn open(&self) -> (usize, usize) {
         (self.missing.len(), self.todo.len())
@@ -121,6 +128,11 @@ impl Draft {
 /// A TOML string.
 pub(super) fn text(value: &str) -> String {
     toml::Value::String(value.to_owned()).to_string()
+}
+
+/// A TOML number. What is none is quoted, so that `--check` can name its line.
+pub(super) fn number(value: &str) -> String {
+    value.parse::<u64>().map_or_else(|_| text(value), |n| n.to_string())
 }
 
 /// A TOML array of strings.
@@ -171,7 +183,10 @@ fn section(out: &mut String, heading: &str, file: &str, keys: &[&Key]) {
     }
 }
 
-fn notes(out: &mut String, heading: &str, file: &str, notes: &[&Note]) {
+/// In the order of their lines.
+fn notes<'a>(out: &mut String, heading: &str, file: &str, notes: impl Iterator<Item = &'a Note>) {
+    let mut notes: Vec<_> = notes.collect();
+    notes.sort_by_key(|n| n.origin.line);
     if notes.is_empty() {
         return;
     }
@@ -215,11 +230,7 @@ pub(super) fn render(role: Role, drafts: &[Draft], file: &str) -> String {
             }
         }
     }
-    let mut missing: Vec<_> = drafts.iter().flat_map(|d| &d.missing).collect();
-    missing.sort_by_key(|n| n.origin.line);
-    notes(&mut out, "Without an equivalent in ferry6:", file, &missing);
-    let mut always: Vec<_> = drafts.iter().flat_map(|d| &d.always).collect();
-    always.sort_by_key(|n| n.origin.line);
-    notes(&mut out, "What ferry6 does without being told:", file, &always);
+    notes(&mut out, "Without an equivalent in ferry6:", file, drafts.iter().flat_map(|d| &d.missing));
+    notes(&mut out, "What ferry6 does without being told:", file, drafts.iter().flat_map(|d| &d.always));
     out
 }

@@ -411,7 +411,5 @@ fn places(d: &mut Draft) {
     if d.role == Some(Role::Client) && !d.has("broker", "address") {
         d.todo("broker.address: the broker's name or IPv4 address (the policy has no peer)");
     }
-    if d.role == Some(Role::Broker) && !d.has("pool", "range") && !d.has("child", "remote_ts") {
-        d.todo("pool.range: the addresses to lease to clients");
-    }
+    d.needs_a_pool();
 }

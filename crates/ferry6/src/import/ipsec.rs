@@ -1,6 +1,6 @@
 //! `ipsec.conf`, as `ipsec.conf(5)` of strongSwan has it, with the `ipsec.secrets` beside it.
 
-use super::draft::{Draft, Origin, Role, duration, list, text};
+use super::draft::{Draft, Origin, Role, duration, list, number, text};
 use super::{Fault, strongswan};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -194,10 +194,8 @@ fn connection(draft: &mut Draft, settings: &[Setting]) {
             "fragmentation" => strongswan::fragmentation(d, o, v),
             "ikelifetime" => d.set(o, "ike", "rekey", duration(v)),
             "lifetime" | "keylife" => d.set(o, "child", "rekey", duration(v)),
-            "lifebytes" => d.set(o, "child", "rekey_bytes", if v == "0" { text("never") } else { v.clone() }),
-            "lifepackets" => {
-                d.set(o, "child", "rekey_packets", if v == "0" { text("never") } else { v.clone() })
-            }
+            "lifebytes" => d.set(o, "child", "rekey_bytes", strongswan::limit(v)),
+            "lifepackets" => d.set(o, "child", "rekey_packets", strongswan::limit(v)),
             "dpddelay" => d.set(o, "ike", "dpd", duration(v)),
             "reauth" if strongswan::yes(v) => d.set(o, "ike", "reauth", duration(lifetime)),
             "reauth" => {
@@ -208,7 +206,7 @@ fn connection(draft: &mut Draft, settings: &[Setting]) {
                 "rekeying is never refused; ike.rekey and child.rekey = \"never\" leave it to the peer",
             ),
             "rekey" => d.always(o, "SAs are rekeyed"),
-            "replay_window" => d.set(o, "tunnel", "replay_window", v.clone()),
+            "replay_window" => d.set(o, "tunnel", "replay_window", number(v)),
             "leftauth" | "rightauth" | "authby" | "auth" => strongswan::authentication(d, o, v),
             "keyexchange" if matches!(v.as_str(), "ikev2" | "ike") => d.always(o, "IKEv2 is what it speaks"),
             "keyexchange" => d.none(o, "IKEv1 is not supported: the other side must speak IKEv2"),

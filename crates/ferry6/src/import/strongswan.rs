@@ -1,6 +1,6 @@
 //! What `ipsec.conf` and `swanctl.conf` have in common: words and defaults of strongSwan.
 
-use super::draft::{Draft, Origin, Role, list, text};
+use super::draft::{Draft, Origin, Role, list, number, text};
 use crate::config::proposal;
 
 /// Proposals. Those that ferry6 refuses are told with the cause; where none is left its own defaults hold.
@@ -165,6 +165,11 @@ pub(super) fn yes(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "yes" | "true" | "1" | "enabled" | "force" | "accept")
 }
 
+/// A limit in octets or packets, where 0 stands for none.
+pub(super) fn limit(value: &str) -> String {
+    if value == "0" { text("never") } else { number(value) }
+}
+
 /// IKE fragmentation.
 pub(super) fn fragmentation(draft: &mut Draft, origin: &Origin, value: &str) {
     draft.set(origin, "ike", "fragmentation", yes(value).to_string());
@@ -196,7 +201,5 @@ pub(super) fn complete(draft: &mut Draft, directory: &str) {
     if !draft.has("remote", "ca") && !secret {
         draft.todo("remote.ca: the CA whose certificates the other side shows");
     }
-    if draft.role == Some(Role::Broker) && !draft.has("pool", "range") && !draft.has("child", "remote_ts") {
-        draft.todo("pool.range: the addresses to lease to clients");
-    }
+    draft.needs_a_pool();
 }

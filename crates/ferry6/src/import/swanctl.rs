@@ -1,6 +1,6 @@
 //! `swanctl.conf`, as `swanctl.conf(5)` has it.
 
-use super::draft::{Draft, Origin, Role, duration, list, text};
+use super::draft::{Draft, Origin, Role, duration, list, number, text};
 use super::{Fault, strongswan};
 
 /// A section or a setting.
@@ -214,8 +214,8 @@ fn connection(draft: &mut Draft, node: &Node, pools: &[Node]) {
             }
             "local_addrs" => strongswan::local_address(d, o, v),
             "remote_addrs" => strongswan::peer(d, o, v),
-            "local_port" => d.set(o, "listen", "port", v.to_owned()),
-            "remote_port" => d.set(o, "broker", "port", v.to_owned()),
+            "local_port" => d.set(o, "listen", "port", number(v)),
+            "remote_port" => d.set(o, "broker", "port", number(v)),
             // swanctl takes just what stands there; `default` is a word of its own.
             "proposals" => strongswan::proposals(d, o, "ike", v, true),
             "mobike" => d.set(o, "ike", "mobike", strongswan::yes(v).to_string()),
@@ -282,14 +282,10 @@ fn subsection(draft: &mut Draft, node: &Node) {
             ("id", true) => d.set(o, "local", "id", strongswan::identity(v)),
             ("id", false) => d.set(o, "remote", "id", strongswan::identity(v)),
             ("cacerts", false) => d.set(o, "remote", "ca", files("x509ca", v)),
+            // strongSwan's relaxed, where a CRL counts that is at hand and its absence doesn't matter, is not among ours: ifuri is
+            // the nearest that is not laxer.
             ("revocation", false) => {
-                let policy = match v {
-                    "strict" => "strict",
-                    "ifuri" => "ifuri",
-                    // strongSwan's relaxed: a CRL that is at hand counts, and its absence doesn't matter. Nearest is ifuri, the stricter.
-                    _ => "ifuri",
-                };
-                d.set(o, "remote", "revocation", text(policy));
+                d.set(o, "remote", "revocation", text(if v == "strict" { "strict" } else { "ifuri" }));
             }
             _ => d.none(o, "unknown to the import"),
         }
@@ -303,13 +299,9 @@ fn child_setting(d: &mut Draft, o: &Origin, v: &str) {
         "esp_proposals" => strongswan::proposals(d, o, "child", v, true),
         "ipcomp" => d.set(o, "child", "ipcomp", text(if strongswan::yes(v) { "on" } else { "off" })),
         "rekey_time" => d.set(o, "child", "rekey", duration(v)),
-        "rekey_bytes" => {
-            d.set(o, "child", "rekey_bytes", if v == "0" { text("never") } else { v.to_owned() })
-        }
-        "rekey_packets" => {
-            d.set(o, "child", "rekey_packets", if v == "0" { text("never") } else { v.to_owned() })
-        }
-        "replay_window" => d.set(o, "tunnel", "replay_window", v.to_owned()),
+        "rekey_bytes" => d.set(o, "child", "rekey_bytes", strongswan::limit(v)),
+        "rekey_packets" => d.set(o, "child", "rekey_packets", strongswan::limit(v)),
+        "replay_window" => d.set(o, "tunnel", "replay_window", number(v)),
         "mode" if v == "tunnel" => d.always(o, "tunnel mode is what it does"),
         "life_time" | "life_bytes" | "life_packets" | "rand_time" | "rand_bytes" | "rand_packets" => {
             d.always(o, "the hard limits follow from the rekey's");

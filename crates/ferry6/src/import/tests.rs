@@ -197,6 +197,21 @@ fn swanctl_client_and_broker() {
     assert!(office.text.contains("split_include = 2a00::/64: only addresses"), "{}", office.text);
 }
 
+/// What is no number where one belongs makes no broken file: the configuration's own reader names it.
+#[test]
+fn a_number_that_is_none_is_quoted() {
+    let text = SWANCTL
+        .replace("rekey_bytes = 4000000000", "rekey_bytes = much")
+        .replace("version = 2", "remote_port = a]b");
+    let home = imported(&text, "swanctl.conf", Some("home"));
+    assert!(
+        home.text.contains("rekey_bytes = \"much\"") && home.text.contains("port = \"a]b\""),
+        "{}",
+        home.text
+    );
+    assert!(home.text.parse::<toml::Table>().is_ok(), "{}", home.text);
+}
+
 /// Two policies are two connections of one broker.
 #[test]
 fn several_policies() {
