@@ -84,6 +84,11 @@ pub fn interop() -> ExitCode {
         None if cli.soak.soak.is_some() => runner::soak(&cli),
         None => runner::all(&cli),
     };
+    exit_code(result)
+}
+
+/// Of a program of ours: whether all was well, or why it could not be seen.
+fn exit_code(result: Result<bool>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -311,14 +311,19 @@ fn coalesce() -> io::Result<()> {
     Ok(())
 }
 
-fn certificates() -> io::Result<()> {
-    let wrong = |error: rcgen::Error| io::Error::other(error);
-    let ca_key = rcgen::KeyPair::generate().map_err(wrong)?;
+/// A CA, and what it signs with.
+fn authority() -> Result<(rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>), rcgen::Error> {
+    let key = rcgen::KeyPair::generate()?;
     let mut ca = rcgen::CertificateParams::default();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-    let anchor = ca.self_signed(&ca_key).map_err(wrong)?;
-    let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
+    let anchor = ca.self_signed(&key)?;
+    Ok((anchor, rcgen::Issuer::new(ca, key)))
+}
+
+fn certificates() -> io::Result<()> {
+    let wrong = |error: rcgen::Error| io::Error::other(error);
+    let (anchor, issuer) = authority().map_err(wrong)?;
     let key = rcgen::KeyPair::generate().map_err(wrong)?;
     let mut leaf = rcgen::CertificateParams::default();
     leaf.subject_alt_names = vec![
@@ -502,12 +507,7 @@ fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 /// Answers to a real question, signed by nobody: the target's provider takes any signature.
 fn revocation() -> io::Result<()> {
     let wrong = |error: rcgen::Error| io::Error::other(error);
-    let ca_key = rcgen::KeyPair::generate().map_err(wrong)?;
-    let mut ca = rcgen::CertificateParams::default();
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-    let anchor = ca.self_signed(&ca_key).map_err(wrong)?;
-    let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
+    let (anchor, issuer) = authority().map_err(wrong)?;
     let mut leaf = rcgen::CertificateParams::default();
     leaf.subject_alt_names = vec![rcgen::SanType::Rfc822Name("client@my.domain".try_into().map_err(wrong)?)];
     leaf.serial_number = Some(rcgen::SerialNumber::from(0x17));
@@ -556,8 +556,9 @@ fn revocation() -> io::Result<()> {
     let nonce = tlv(0x04, &[&tlv(0x04, &[NONCE])]);
     let nonce = tlv(0x30, &[&[6, 9, 0x2b, 6, 1, 5, 5, 7, 48, 1, 2], &nonce]);
     let nonce = tlv(0xa1, &[&tlv(0x30, &[&nonce])]);
-    let key_hash =
-        fuzzing::PROVIDER.hashes.digest(HashAlgorithm::Sha1, &[rcgen::PublicKeyData::der_bytes(&ca_key)]);
+    let key_hash = fuzzing::PROVIDER
+        .hashes
+        .digest(HashAlgorithm::Sha1, &[rcgen::PublicKeyData::der_bytes(issuer.key())]);
     let responder = tlv(0xa2, &[&tlv(0x04, &[&key_hash.map_err(io::Error::other)?])]);
     let revoked = tlv(0xa1, &[&tlv(0x18, &[b"20251101000000Z"])]);
     for (name, status, with_next, nonce) in [

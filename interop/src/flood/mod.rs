@@ -61,14 +61,7 @@ enum What {
 
 /// The program.
 pub fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    crate::exit_code(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Result<bool> {

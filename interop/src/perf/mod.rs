@@ -78,14 +78,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    crate::exit_code(run(&Cli::parse()))
 }
 
 fn find_subject(name: &str) -> Result<Subject> {

@@ -13,7 +13,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
 };
-use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
 };
@@ -122,13 +122,7 @@ impl Net {
     /// The kernel refused.
     pub async fn up(&self, index: u32) -> anyhow::Result<()> {
         let message = LinkUnspec::new_with_index(index).up().build();
-        self.handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .map_err(explain)
-            .context("cannot set the tunnel device up")
+        self.set_link(message).await.context("cannot set the tunnel device up")
     }
 
     /// Sets the interface's MTU.
@@ -137,13 +131,11 @@ impl Net {
     /// The kernel refused.
     pub async fn set_mtu(&self, index: u32, mtu: u16) -> anyhow::Result<()> {
         let message = LinkUnspec::new_with_index(index).mtu(mtu.into()).build();
-        self.handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .map_err(explain)
-            .context("cannot set the MTU of the tunnel device")
+        self.set_link(message).await.context("cannot set the MTU of the tunnel device")
+    }
+
+    async fn set_link(&self, message: LinkMessage) -> anyhow::Result<()> {
+        self.handle.link().set(message).execute().await.map_err(explain)
     }
 
     /// Puts an address on the interface, as a /128 that is never deprecated (preferred and valid for ever), without
