@@ -1,52 +1,59 @@
-//! A whole handshake of two endpoints in memory, on a fake clock: the first message is lost, the Child SA is rekeyed,
-//! the client leaves. It takes some milliseconds of real time.
+//! IKEv2 without I/O: two endpoints, and a loop that carries their messages and the time. A program with real sockets has
+//! the same loop, with `recv_from` and a poll in place of the queue.
 
-use ferry6_crypto::aws_lc;
-use ferry6_ike::testing::{Fate, Pair, Side, psk_connections};
-use ferry6_ike::wire::Header;
-use std::time::Duration;
+use ferry6_crypto::{aws_lc, provider::OsRandom};
+use ferry6_ike::config::{AddressPool, Now};
+use ferry6_ike::endpoint::Parts;
+use ferry6_ike::event::{Path, Transmit};
+use ferry6_ike::testing::{CountingSpis, config, pool, psk_connections};
+use ferry6_ike::{Connection, Endpoint, Event};
+use std::time::{Duration, Instant, SystemTime};
 
-fn main() {
-    let (client, broker) = psk_connections();
-    let mut pair = Pair::new(aws_lc::PROVIDER, client, broker);
-    let mut first = true;
-    pair.link.fate = Box::new(move |_| if std::mem::take(&mut first) { Fate::Drop } else { Fate::Deliver });
-
-    let ike = pair.initiate();
-    pair.run(Duration::from_secs(10));
-    let up = pair.client.established()[0].clone();
-    println!("established; the client's address is {:?}", up.lease.address);
-    tell_messages(&pair, 0);
-
-    let child = pair.client.live()[0].clone();
-    println!("Child SA {} out, {} in", child.outbound.spi, child.inbound.spi);
-    let selectors = |list: &[ferry6_ike::TrafficSelector]| {
-        list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-    };
-    println!("  {} === {}", selectors(&child.local_ts), selectors(&child.remote_ts));
-
-    let before = pair.sent.len();
-    pair.act(Side::Client, |endpoint, now| endpoint.rekey_child(now, child.reqid)).expect("it is up");
-    pair.run_with_pings(Duration::from_secs(2), Duration::from_millis(10));
-    println!(
-        "rekeyed: {} now, {} pings came, {} were lost",
-        pair.client.live()[0].outbound.spi,
-        pair.broker.pings,
-        pair.broker.lost_pings.len()
-    );
-    tell_messages(&pair, before);
-
-    let before = pair.sent.len();
-    pair.act(Side::Client, |endpoint, now| endpoint.close(now, ike)).expect("it is up");
-    pair.run(Duration::from_secs(2));
-    println!("closed on both sides: {:?}", pair.broker.closed()[0].reason);
-    tell_messages(&pair, before);
+fn endpoint(connection: Connection, first_spi: u32, pool: Option<Box<dyn AddressPool>>) -> Endpoint {
+    let (random, spis) = (Box::new(OsRandom), Box::new(CountingSpis(first_spi)));
+    Endpoint::new(config([connection]), Parts { crypto: aws_lc::PROVIDER, random, spis, pool })
 }
 
-fn tell_messages(pair: &Pair, from: usize) {
-    for (side, octets) in &pair.sent[from..] {
-        let header = Header::parse(octets).expect("our own message");
-        let kind = if header.response { "response" } else { "request" };
-        println!("  {side:?}: {} {kind} {}, {} octets", header.exchange, header.message_id, octets.len());
+/// What an endpoint wants done: its messages go to the other one, the rest is told. Whether there was anything.
+fn drain(name: &str, from: &mut Endpoint, to: &mut Endpoint, now: Now) -> bool {
+    let mut any = false;
+    while let Some(event) = from.poll() {
+        any = true;
+        match event {
+            Event::Transmit(Transmit { path: Path { local, remote }, payload, .. }) => {
+                println!("{name}: sends {} octets from port {} to {remote}", payload.len(), local.port());
+                to.handle_datagram(now, Path { local: remote, remote: local }, &payload);
+            }
+            Event::Established(up) => println!("{name}: {} is up, {:?}", up.remote_id, up.lease),
+            Event::InstallChildSa(sa) => {
+                println!("{name}: install SPI {} in, {} out", sa.inbound.spi, sa.outbound.spi)
+            }
+            Event::Closed(closed) => println!("{name}: closed, {:?}", closed.reason),
+            _ => {}
+        }
     }
+    any
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (client, broker) = psk_connections();
+    let mut client = endpoint(client, 0x1000, None);
+    let mut broker = endpoint(broker, 0x2000, Some(Box::new(pool())));
+    let mut now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
+
+    let path = Path { local: "192.0.2.1:500".parse()?, remote: "203.0.113.1:500".parse()? };
+    let ike = client.initiate(now, "to-broker", path)?;
+    for second in 0..40 {
+        if second == 35 {
+            client.close(now, ike)?; // after each has once asked whether the other is there (DPD)
+        }
+        client.handle_timeout(now);
+        broker.handle_timeout(now);
+        while drain("client", &mut client, &mut broker, now) || drain("broker", &mut broker, &mut client, now)
+        {
+        }
+        now.monotonic += Duration::from_secs(1);
+    }
+    assert!(client.is_idle(), "nothing of it is left");
+    Ok(())
 }
