@@ -1,6 +1,7 @@
 //! `ferry6 broker`: answers clients, leases them addresses, routes for them.
 
 use crate::admin;
+use crate::config::secrets::Secrets;
 use crate::config::values::{Prefix6, selector_prefixes};
 use crate::config::{self, Broker};
 use crate::control::{BrokerStatus, Request, Response};
@@ -100,7 +101,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     daemon::run(serve(args.config, config, args.keylog))
 }
 
-async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let mut secrets = std::mem::take(&mut config.secrets);
     let net = Net::new()?;
     let own = net.addresses().await.context("cannot read this machine's addresses")?;
     let leases = Leases::open(&config.state_dir, config.pools.clone(), own)?;
@@ -149,7 +151,7 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
                 Request::Rekey { what, which } => daemon.answer_rekey(what, which, reply),
                 Request::Down { which } => daemon.answer_down(which, reply),
                 Request::Reload => {
-                    let done = reload(&daemon, &path, &config).await;
+                    let done = reload(&daemon, &path, &config, &mut secrets).await;
                     let _ = reply.send(done.map_or_else(|e| Response::Error(format!("{e:#}")), Response::Done));
                 }
                 Request::Stop => {
@@ -195,10 +197,12 @@ async fn serve(path: PathBuf, config: Broker, keylog: Option<PathBuf>) -> anyhow
 
 /// Reads the configuration anew. New tunnels are made by it; those that stand go on by what they were made with. What the device and the
 /// ports are made of needs a restart, and is told.
-async fn reload(daemon: &Daemon, path: &Path, old: &Broker) -> anyhow::Result<String> {
-    let new = config::broker(path).map_err(|error| {
+///
+/// The process gave its rights up when it started. For secrets that it may not read any more stands what it read before.
+async fn reload(daemon: &Daemon, path: &Path, old: &Broker, secrets: &mut Secrets) -> anyhow::Result<String> {
+    let new = config::broker_again(path, secrets).map_err(|error| {
         let text = format!("{error:#}");
-        // The process gave its rights up when it started: what root alone may read, it cannot read again.
+        // What is no secret is not kept, and a new secret was never read.
         let hint = if text.contains("ermission denied") {
             "; nothing was taken: the running broker may not read this file any more. Restart it, and all files are read anew"
         } else {
@@ -220,8 +224,15 @@ async fn reload(daemon: &Daemon, path: &Path, old: &Broker) -> anyhow::Result<St
         );
     }
     daemon.handle.set_connections(new.connections.into_iter().map(Arc::new).collect()).await?;
-    tracing::info!("{} was read anew", path.display());
-    Ok(format!("read {} anew", path.display()))
+    *secrets = new.secrets;
+    let kept: Vec<_> = secrets.stood_in().iter().map(|path| path.display().to_string()).collect();
+    let but = if kept.is_empty() {
+        String::new()
+    } else {
+        format!("; as they were before, for this user may not read them: {}", kept.join(", "))
+    };
+    tracing::info!("{} was read anew{but}", path.display());
+    Ok(format!("read {} anew{but}", path.display()))
 }
 
 /// A tunnel that came up.

@@ -222,6 +222,37 @@ impl World {
     }
 }
 
+/// Keys that root alone may read stay as they were; all else is read anew.
+#[test]
+fn a_revocation_reaches_a_broker_that_is_another_user() {
+    let Some(world) = World::new() else { return };
+    // In a user namespace that knows only one user nobody can become another.
+    let users = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    if users.split_whitespace().nth(2) != Some("4294967295") {
+        eprintln!("SKIPPED: there is only one user here");
+        return;
+    }
+    std::fs::set_permissions(world.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let configuration = world.path("b/broker.toml");
+    let toml = std::fs::read_to_string(&configuration).unwrap();
+    std::fs::write(&configuration, format!("user = \"65534\"\n{toml}")).unwrap();
+    let _broker = world.run_broker();
+    done(&world.on(&world.cable.broker, &["broker", "invite", "alice", "--dir", "b"]));
+    done(&world.on(&world.cable.client, &["client", "join", "alice.ferry6", "--dir", "c"]));
+    done(&world.on(&world.cable.client, &["client", "up", "--dir", "c"]));
+    assert_eq!(world.carried().unwrap(), "2a00::101".parse::<Ipv6Addr>().unwrap());
+
+    let said = done(&world.on(&world.cable.broker, &["broker", "revoke", "alice", "--dir", "b"]));
+    assert!(said.contains("the tunnel of alice@ferry6 is closed"), "{said}");
+    assert!(said.contains("as they were before") && said.contains("broker.key"), "{said}");
+    assert!(!said.contains("ca.crl"), "{said}");
+    assert!(world.carried().is_err());
+    let up = world.on(&world.cable.client, &["client", "up", "--dir", "c", "--wait", "2"]);
+    assert_eq!(up.status.code(), Some(1), "{}", text(&up));
+    assert!(text(&up).contains("AUTHENTICATION_FAILED"), "{}", text(&up));
+    done(&world.on(&world.cable.client, &["client", "down", "--dir", "c"]));
+}
+
 #[test]
 fn from_nothing_to_a_tunnel_and_back() {
     let Some(world) = World::new() else { return };

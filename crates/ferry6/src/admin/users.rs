@@ -167,8 +167,11 @@ pub(super) fn revoke_serial(site: &Site, serial: &[u8], reason: Revocation) -> a
     if std::os::unix::net::UnixStream::connect(&socket).is_err() {
         return Ok(false);
     }
-    connect::ask(&socket, &Request::Reload)
+    let answer = connect::ask(&socket, &Request::Reload)
         .context("the revocation is written down, but the running broker did not take it")?;
+    if let Response::Done(text) = answer {
+        eprintln!("the broker {text}");
+    }
     Ok(true)
 }
 

@@ -3,6 +3,7 @@
 use super::RUN_DIR;
 use super::connection::{self, Defaults, Sections};
 use super::reader::{Document, Section};
+use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
 use super::values::{self, Prefix6, Range6};
 use crate::cli::UsageError;
@@ -46,6 +47,8 @@ pub struct Broker {
     pub directories: BTreeSet<PathBuf>,
     /// What should be seen, but is no fault.
     pub warnings: Vec<String>,
+    /// The secrets it was read with, for when it is read anew and they cannot be.
+    pub secrets: Secrets,
 }
 
 /// What a connection's clients get.
@@ -76,7 +79,7 @@ const CONNECTION: &str = "clients";
 
 pub(super) fn read(document: &Document) -> Result<Broker, UsageError> {
     let broker = document.read(read_root)?;
-    Ok(Broker { warnings: document.take_warnings(), ..broker })
+    Ok(Broker { warnings: document.take_warnings(), secrets: document.take_secrets(), ..broker })
 }
 
 fn read_root(root: &Section<'_>) -> Option<Broker> {
@@ -170,6 +173,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
         process,
         directories: root.document().directories(),
         warnings: Vec::new(),
+        secrets: Secrets::default(),
     })
 }
 

@@ -210,9 +210,12 @@ pub(super) fn retransmit(ike: &Section<'_>) -> Retransmit {
 /// The PSK of a section: inline or in a file.
 fn read_psk(section: &Section<'_>) -> Option<Found<Secret>> {
     let document = section.document();
-    let file = section
-        .path("psk_file")
-        .and_then(|path| document.convert(path, |path| keys::psk(keys::secret_line(path)?.expose())));
+    let file = section.path("psk_file").and_then(|path| {
+        document.convert(path, |path| {
+            let octets = document.secret_file(path)?;
+            keys::psk(keys::secret_line(path, &octets)?.expose())
+        })
+    });
     let inline = section.parsed("psk", "a string", |text| keys::psk(text.as_bytes()));
     if let Some(inline) = &inline {
         if file.is_some() {
@@ -257,10 +260,16 @@ fn read_local(
     let cert =
         local.require("cert", cert, "the file with our certificate (or psk_file, for a pre-shared key)");
     let key_path = local.require("key", key, "the file with our certificate's private key");
-    let passphrase = passphrase.and_then(|path| document.convert(path, |path| keys::secret_line(path)));
+    let passphrase = passphrase.and_then(|path| {
+        document.convert(path, |path| keys::secret_line(path, &document.secret_file(path)?))
+    });
     let passphrase = passphrase.as_ref().map(|found| &found.value);
     let key = key_path
-        .and_then(|path| document.convert(path, |path| keys::private_key(path, passphrase, crypto)))
+        .and_then(|path| {
+            document.convert(path, |path| {
+                keys::private_key(path, &document.secret_file(path)?, passphrase, crypto)
+            })
+        })
         .map(|found| found.value);
     let cert = cert?;
     let chain = match keys::certificates(&cert.value) {

@@ -31,7 +31,7 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     read_open(path, &file)
 }
 
-fn cannot_read(path: &Path, error: &std::io::Error) -> String {
+pub(super) fn cannot_read(path: &Path, error: &std::io::Error) -> String {
     format!("cannot read {}: {error}", path.display())
 }
 
@@ -84,22 +84,20 @@ pub fn check_owner_only(path: &Path) -> Result<(), String> {
     owner_only(path, &file)
 }
 
-/// A file with a secret.
+/// An open file with a secret.
 ///
 /// # Errors
 /// Unreadable, or readable by others.
-pub fn secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let file = std::fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
-    owner_only(path, &file)?;
-    read_open(path, &file)
+pub(super) fn secret_file(path: &Path, file: &std::fs::File) -> Result<Zeroizing<Vec<u8>>, String> {
+    owner_only(path, file)?;
+    read_open(path, file)
 }
 
-/// The first line of a file, for passphrases and pre-shared keys.
+/// The first line of a file that was read, for passphrases and pre-shared keys.
 ///
 /// # Errors
-/// As [`secret_file`], or nothing in it.
-pub fn secret_line(path: &Path) -> Result<Secret, String> {
-    let octets = secret_file(path)?;
+/// Nothing in it.
+pub fn secret_line(path: &Path, octets: &[u8]) -> Result<Secret, String> {
     let line = octets.split(|b| *b == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.is_empty() {
@@ -206,20 +204,20 @@ pub fn crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, S
     Ok(list)
 }
 
-/// A private key: PKCS#8 (perhaps encrypted), PKCS#1 or SEC1, in PEM or PKCS#8 DER.
+/// A private key out of a file that was read: PKCS#8 (perhaps encrypted), PKCS#1 or SEC1, in PEM or PKCS#8 DER.
 ///
 /// # Errors
-/// Unreadable, readable by others, no key, wrong or missing passphrase, or a kind that the provider does not take.
+/// No key, wrong or missing passphrase, or a kind that the provider does not take.
 pub fn private_key(
     path: &Path,
+    octets: &[u8],
     passphrase: Option<&Secret>,
     crypto: &CryptoProvider,
 ) -> Result<Arc<dyn SigningKey>, String> {
     let p = path.display();
-    let octets = secret_file(path)?;
-    refuse_pkcs12(path, &octets)?;
-    let der = if is_pem(&octets) {
-        let text = std::str::from_utf8(&octets).map_err(|_| format!("{p} is not text"))?;
+    refuse_pkcs12(path, octets)?;
+    let der = if is_pem(octets) {
+        let text = std::str::from_utf8(octets).map_err(|_| format!("{p} is not text"))?;
         if let Some(start) = text.find("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
             let (_, document) =
                 SecretDocument::from_pem(&text[start..]).map_err(|e| format!("{p} is not right PEM: {e}"))?;
@@ -232,11 +230,11 @@ pub fn private_key(
         } else if text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
             return Err(format!("{p} is an OpenSSH key; do: ssh-keygen -p -m PKCS8 -f {p}"));
         } else {
-            PrivateKeyDer::from_pem_slice(&octets)
+            PrivateKeyDer::from_pem_slice(octets)
                 .map_err(|e| format!("{p} holds no private key (PKCS#8, PKCS#1 or SEC1 in PEM): {e}"))?
         }
-    } else if EncryptedPrivateKeyInfoRef::from_der(&octets).is_ok() {
-        decrypt(path, &octets, passphrase)?
+    } else if EncryptedPrivateKeyInfoRef::from_der(octets).is_ok() {
+        decrypt(path, octets, passphrase)?
     } else {
         PrivateKeyDer::try_from(octets.to_vec()).map_err(|e| format!("{p} holds no private key: {e}"))?
     };

@@ -8,6 +8,7 @@ mod per_cpu;
 mod process;
 pub mod proposal;
 pub mod reader;
+pub mod secrets;
 pub mod summary;
 mod tunnel;
 pub mod values;
@@ -18,6 +19,7 @@ pub use tunnel::{Listen, Tunnel};
 
 use crate::cli::UsageError;
 use reader::Document;
+use secrets::Secrets;
 use std::path::Path;
 
 /// Directory of the control sockets.
@@ -37,6 +39,15 @@ pub fn client(path: &Path) -> Result<Client, UsageError> {
 /// Every fault of the file at once, each with file, line, column and key.
 pub fn broker(path: &Path) -> Result<Broker, UsageError> {
     Document::open(path).and_then(|document| broker_document(&document))
+}
+
+/// Reads a broker's configuration and all files it names once more. Secrets that this process may not read any more are those that it
+/// read `before`; [`Broker::secrets`] tells which.
+///
+/// # Errors
+/// As [`broker`].
+pub fn broker_again(path: &Path, before: &Secrets) -> Result<Broker, UsageError> {
+    Document::open_again(path, before).and_then(|document| broker_document(&document))
 }
 
 /// Reads a client's configuration out of a document that is in memory already.

@@ -4,6 +4,7 @@
 //! the rest into "unknown key" with the key that was probably meant, and [`Document::known_keys`] lets a test hold the
 //! documentation against it.
 
+use super::secrets::Secrets;
 use crate::cli::UsageError;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -32,6 +33,8 @@ pub struct Document {
     text: Zeroizing<String>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<String>>,
+    /// Of this file and of those that it names.
+    secrets: RefCell<Secrets>,
     unknown: RefCell<Vec<(String, String, Range<usize>)>>,
     /// Every file that was named.
     named: RefCell<BTreeSet<PathBuf>>,
@@ -62,14 +65,36 @@ impl Document {
     /// # Errors
     /// A file that cannot be read, is not UTF-8, or is larger than 1 MiB.
     pub fn open(path: &Path) -> Result<Self, UsageError> {
+        Self::open_with(path, Secrets::default())
+    }
+
+    /// Reads the file once more: what this process may not read any more, the file itself among it, is as it was `before`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_again(path: &Path, before: &Secrets) -> Result<Self, UsageError> {
+        Self::open_with(path, before.again())
+    }
+
+    fn open_with(path: &Path, mut secrets: Secrets) -> Result<Self, UsageError> {
         const LIMIT: u64 = 1 << 20;
         let fault = |text: String| UsageError(format!("{}: {text}", path.display()));
         // The bound is this capacity, right from the start: growth would leave copies of a secret behind, and what a file's
         // length says binds no device and no pipe.
         let mut octets = Vec::with_capacity(LIMIT as usize + 2);
-        std::fs::File::open(path)
-            .and_then(|file| file.take(LIMIT + 1).read_to_end(&mut octets))
-            .map_err(|e| fault(format!("cannot read: {e}")))?;
+        match std::fs::File::open(path) {
+            Ok(file) => {
+                file.take(LIMIT + 1)
+                    .read_to_end(&mut octets)
+                    .map_err(|e| fault(format!("cannot read: {e}")))?;
+                // It may hold a pre-shared key.
+                secrets.keep(path, Zeroizing::new(octets.clone()));
+            }
+            Err(error) => match secrets.stand_in(path, &error) {
+                Some(earlier) => octets.extend_from_slice(&earlier),
+                None => return Err(fault(format!("cannot read: {error}"))),
+            },
+        }
         if octets.len() as u64 > LIMIT {
             return Err(fault(format!("larger than {LIMIT} octets, so hardly a configuration")));
         }
@@ -78,7 +103,9 @@ impl Document {
                 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
             UsageError(format!("{}:{line}: not UTF-8 text", path.display()))
         })?;
-        Ok(Self::new(path.to_owned(), text))
+        let document = Self::new(path.to_owned(), text);
+        document.secrets.replace(secrets);
+        Ok(document)
     }
 
     /// A document from text; `path` is for messages and for relative paths inside.
@@ -88,6 +115,7 @@ impl Document {
             text: text.into(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
+            secrets: RefCell::default(),
             unknown: RefCell::default(),
             known: RefCell::default(),
             named: RefCell::default(),
@@ -150,6 +178,10 @@ impl Document {
     /// # Errors
     /// With the command that cures it.
     pub fn owner_only(&self) -> Result<(), String> {
+        if self.secrets.borrow().stood_in().contains(&self.path) {
+            // It was when it could be read.
+            return Ok(());
+        }
         super::keys::check_owner_only(&self.path)
     }
 
@@ -181,6 +213,19 @@ impl Document {
     /// What [`Self::warn`] collected.
     pub fn take_warnings(&self) -> Vec<String> {
         self.warnings.take()
+    }
+
+    /// A file with a secret, or what was read of it before, see [`Secrets`].
+    ///
+    /// # Errors
+    /// Unreadable, or readable by others.
+    pub fn secret_file(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.secrets.borrow_mut().file(path)
+    }
+
+    /// What [`Self::secret_file`] read, and the file itself.
+    pub fn take_secrets(&self) -> Secrets {
+        self.secrets.take()
     }
 
     /// Every key that was asked for, dotted.
