@@ -7,6 +7,7 @@ use crate::config::{self, Broker};
 use crate::control::{BrokerStatus, Request, Response};
 use crate::daemon::{self, Daemon, Prepared, Setup};
 use crate::leases::{self, Leases};
+use crate::logging;
 use crate::net::Net;
 use crate::net::proxy::Proxies;
 use crate::net::sysctl::{self, Changes};
@@ -150,6 +151,10 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
                 Request::Status => daemon.answer_status(None, Some(machine.status()), reply),
                 Request::Rekey { what, which } => daemon.answer_rekey(what, which, reply),
                 Request::Down { which } => daemon.answer_down(which, reply),
+                Request::Log { since } => {
+                    let _ = reply.send(Response::Log(logging::tail(since)));
+                }
+                Request::Probe { which } => daemon.answer_probe(which, reply),
                 Request::Reload => {
                     let done = reload(&daemon, &path, &config, &mut secrets).await;
                     let _ = reply.send(done.map_or_else(|e| Response::Error(format!("{e:#}")), Response::Done));

@@ -29,6 +29,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// How long DELETE may take to be answered at the end.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// A peer is asked no more often than this whether it is there, however many look on.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the router may take for a snapshot.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -368,6 +370,15 @@ impl Daemon {
         });
     }
 
+    /// Asks those that were named whether they are there, unless that was measured just now.
+    pub fn answer_probe(&self, which: Option<String>, reply: oneshot::Sender<Response>) {
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            let done = probe(&handle, which.as_deref()).await;
+            let _ = reply.send(done.map_or_else(|e| Response::Error(format!("{e:#}")), Response::Done));
+        });
+    }
+
     /// Closes what was named.
     pub fn answer_down(&self, which: Option<String>, reply: oneshot::Sender<Response>) {
         let handle = self.handle.clone();
@@ -392,6 +403,23 @@ fn is_meant(sa: &IkeSa, which: &str) -> bool {
         || sa.connection.as_deref() == Some(which)
         || remote == Some(which)
         || remote.zip(which.parse::<Identity>().ok()).is_some_and(|(r, w)| r.parse() == Ok(w))
+}
+
+async fn probe(handle: &RouterHandle, which: Option<&str>) -> anyhow::Result<String> {
+    let sas = snapshot(handle).await?.ike_sas;
+    let meant: Vec<&IkeSa> = sas.iter().filter(|sa| which.is_none_or(|w| is_meant(sa, w))).collect();
+    if let (true, Some(which)) = (meant.is_empty(), which) {
+        bail!("no SA is {which}; see ferry6 status");
+    }
+    let mut asked = 0;
+    for sa in meant {
+        let fresh = sa.rtt_age.is_some_and(|age| age < PROBE_INTERVAL.as_secs());
+        // One that has gone meanwhile is no fault.
+        if sa.age.is_some() && !fresh && handle.probe(IkeSaId(sa.id)).await.is_ok() {
+            asked += 1;
+        }
+    }
+    Ok(format!("{asked} asked"))
 }
 
 async fn rekey(handle: &RouterHandle, what: Rekey, which: Option<&str>) -> anyhow::Result<String> {

@@ -12,6 +12,7 @@ use crate::half_open::{Bounds, Place};
 use crate::identity::Identity;
 use crate::ike_auth::{AuthSent, HalfOpen};
 use crate::ike_sa_init::{self, InitKey, InitSent};
+use crate::rtt::Rtt;
 use crate::spare::{Spare, Successor};
 use crate::timer::{Deadlines, Timer, Timers};
 use crate::wire::{ExchangeType, Header, Payload};
@@ -430,6 +431,22 @@ impl Endpoint {
         self.task(now, ike, Task::ProbeSize(len))
     }
 
+    /// Asks whether the peer is there, by an empty INFORMATIONAL exchange, whose time is measured ([`IkeSaStatus::rtt`]). Where a
+    /// request is on its way, that one is enough.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownSa`].
+    pub fn probe(&mut self, now: Now, ike: IkeSaId) -> Result<(), CommandError> {
+        let spi = *self.by_id.get(&ike).ok_or(CommandError::UnknownSa)?;
+        self.with_established(spi, |mut s, endpoint, common| {
+            if !s.window.is_busy() && !s.mobility.offline {
+                s.want(Task::Probe);
+            }
+            s.pump(endpoint, now, common)
+        });
+        Ok(())
+    }
+
     fn task(&mut self, now: Now, ike: IkeSaId, task: Task) -> Result<(), CommandError> {
         let spi = *self.by_id.get(&ike).ok_or(CommandError::UnknownSa)?;
         self.with_established(spi, |mut s, endpoint, common| {
@@ -804,6 +821,8 @@ pub struct IkeSaStatus {
     pub established: Option<Instant>,
     /// When its rekey is due.
     pub next_rekey: Option<Instant>,
+    /// How long the peer takes to answer, once that was measured on this path.
+    pub rtt: Option<Rtt>,
     /// The peer's vendor IDs and implementation, as text, where it told.
     pub vendor: Vec<String>,
     /// The peer's other addresses, as it told them (RFC 4555).
@@ -829,6 +848,7 @@ impl IkeSaStatus {
             nat: (false, false),
             established: None,
             next_rekey: None,
+            rtt: None,
             vendor: Vec::new(),
             peer_addresses: Vec::new(),
             children: Vec::new(),
@@ -847,6 +867,7 @@ impl Established {
         status.nat = (self.nat.local, self.nat.remote);
         status.established = Some(self.since);
         status.next_rekey = common.timers.get(Timer::RekeyIke);
+        status.rtt = self.rtt;
         status.vendor = self.vendor.clone();
         status.peer_addresses.clone_from(&self.mobility.peer);
         status.children = self

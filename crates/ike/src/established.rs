@@ -15,6 +15,7 @@ use crate::negotiation::SelectedIke;
 use crate::notify;
 use crate::payloads::{Payloads, Unreadable};
 use crate::per_resource::More;
+use crate::rtt::Rtt;
 use crate::spare::{Spare, delete_ike};
 use crate::timer::Timer;
 use crate::window::{Incoming, ResponseToken, Window};
@@ -55,6 +56,8 @@ pub(crate) struct Established {
     pub(crate) since: Instant,
     /// When something authentic came last.
     pub(crate) heard: Instant,
+    /// How long the peer takes to answer over the path in use.
+    pub(crate) rtt: Option<Rtt>,
     pub(crate) children: Vec<Child>,
     /// When the youngest Child SA was made.
     pub(crate) last_child: Instant,
@@ -135,6 +138,7 @@ impl Established {
             init: None,
             since: now.monotonic,
             heard: now.monotonic,
+            rtt: None,
             children: Vec::new(),
             last_child: now.monotonic,
             tasks: VecDeque::new(),
@@ -214,6 +218,7 @@ impl Established {
     ) -> State {
         // An answer that comes only to its fragments says nothing of the path.
         let probing_size = self.window.is_probing_size();
+        let sent_once = self.window.sent_once();
         match self.window.receive(endpoint, datagram) {
             Incoming::Nothing => State::Established(self),
             Incoming::Seen => {
@@ -225,6 +230,9 @@ impl Established {
                 self.heard = now.monotonic;
                 common.timers.stop(Timer::Retransmit);
                 self.on_answer_from(endpoint, common, datagram.path);
+                if let Some(sent) = sent_once {
+                    self.rtt = Some(Rtt::sample(self.rtt, sent, now.monotonic));
+                }
                 match payloads {
                     Ok(payloads) => self.on_response(endpoint, now, common, &payloads, probing_size),
                     Err(why) => {
@@ -601,6 +609,7 @@ impl Established {
         if common.path != path {
             common.path = path;
             self.window.path_changed();
+            self.rtt = None;
             endpoint.events.push_back(Event::MovePath { ike: common.id, path });
         }
     }

@@ -31,6 +31,7 @@ mod notify;
 mod payloads;
 mod per_resource;
 pub mod revocation;
+pub mod rtt;
 pub mod selector;
 mod spare;
 #[cfg(any(test, feature = "testing"))]

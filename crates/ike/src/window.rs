@@ -83,6 +83,8 @@ struct Answered {
 pub(crate) struct InFlight {
     packets: Packets,
     tries: u32,
+    /// Sends in all; `tries` begins anew with a new path.
+    sends: u32,
     since: Instant,
     /// Where it goes, if not over the path in use.
     path: Option<Path>,
@@ -98,7 +100,7 @@ impl InFlight {
         common: &mut IkeSaCommon,
         packets: Packets,
     ) -> Self {
-        let mut this = Self { packets, tries: 0, since: now.monotonic, path: None, probe: false };
+        let mut this = Self { packets, tries: 0, sends: 0, since: now.monotonic, path: None, probe: false };
         this.send(endpoint, now, common);
         this
     }
@@ -106,6 +108,7 @@ impl InFlight {
     fn send(&mut self, endpoint: &mut Endpoint, now: Now, common: &mut IkeSaCommon) {
         let path = self.path.unwrap_or(common.path);
         self.tries += 1;
+        self.sends += 1;
         self.packets.transmit_by(path, self.probe, &mut endpoint.events);
         let wait = if self.probe { PROBE_WAIT } else { self.wait(&endpoint.config.retransmit) };
         common.timers.set(Timer::Retransmit, now.monotonic + wait);
@@ -315,7 +318,8 @@ impl Window {
         let content = of(octets);
         let packets = self.seal(&content, false, None);
         let sent = packets.largest();
-        let mut flight = InFlight { packets, tries: 0, since: now.monotonic, path: None, probe: true };
+        let mut flight =
+            InFlight { packets, tries: 0, sends: 0, since: now.monotonic, path: None, probe: true };
         flight.send(endpoint, now, common);
         self.in_flight = Some(Request { content, flight, made_smaller: false, other: None });
         sent
@@ -394,6 +398,12 @@ impl Window {
         request.other = Some(std::mem::replace(&mut flight.packets, small));
         (flight.probe, flight.tries, flight.since) = (false, 0, now.monotonic);
         self.in_flight = Some(request);
+    }
+
+    /// When the request in flight was sent, if that was once and over the path in use.
+    pub(crate) fn sent_once(&self) -> Option<Instant> {
+        let flight = self.in_flight.as_ref().map(|request| &request.flight);
+        flight.filter(|flight| flight.sends == 1 && flight.path.is_none()).map(|flight| flight.since)
     }
 
     /// How often the request in flight was sent.

@@ -10,7 +10,7 @@ use crate::router::{ChildInfo, ChildKeys, Command, HandleError, RouterEvent};
 use crate::sad::{self, SpisInUse};
 use crate::size::Outer;
 use crate::spd::Policy;
-use crate::status::RouterStatus;
+use crate::status::{RouterStatus, Traffic};
 use crate::threads::{HandOn, IkeDatagram, InboundMessage, Mailbox, OutboundMessage, ThreadReport};
 use crate::udp::{Receiver, Sender, UdpPort};
 use crate::worker::{InboundCommand, NewInbound, NewOutbound, OutboundCommand, Report};
@@ -114,6 +114,9 @@ pub(crate) struct Control {
     ike_sender: Sender,
     nat_sender: Sender,
     backlog: VecDeque<RouterEvent>,
+    /// What the ESP SAs carried that are gone: of each IKE SA that stands, and all in all.
+    pub(crate) past_of: HashMap<IkeSaId, Traffic>,
+    pub(crate) past: Traffic,
     /// Notices that the program was too slow for.
     pub(crate) notices_lost: u64,
     next_activity: Instant,
@@ -176,6 +179,8 @@ impl Control {
             ike_sender: parts.ike.sender(Arc::clone(drops)),
             nat_sender: parts.nat.sender(Arc::clone(drops)),
             backlog: VecDeque::new(),
+            past_of: HashMap::new(),
+            past: Traffic::default(),
             notices_lost: 0,
             next_activity: start + ACTIVITY_INTERVAL,
             next_keepalive: (!parts.config.keepalive.is_zero()).then(|| start + parts.config.keepalive),
@@ -390,6 +395,7 @@ impl Control {
                 Event::CheckRevocation(check) => self.tell(RouterEvent::CheckRevocation(check)),
                 Event::Closed(closed) => {
                     self.paths.remove(&closed.ike);
+                    self.past_of.remove(&closed.ike);
                     self.tell(RouterEvent::Closed(closed));
                 }
                 Event::Notice { warning, cause, text } => {
@@ -606,6 +612,12 @@ impl Control {
                 // What it dropped stays in the sum of all: a count in `status` never falls.
                 self.parts.drops[0].add_all(&gone.counters_in.drops);
                 self.parts.drops[0].add_all(&gone.counters_out.drops);
+                // The same of what it carried.
+                let traffic = Traffic::of(&gone.counters_in, &gone.counters_out);
+                self.past.add(traffic);
+                if self.endpoint.remote_of(child.ike).is_some() {
+                    self.past_of.entry(child.ike).or_default().add(traffic);
+                }
                 if !child.pairs.iter().any(|pair| pair.resource == gone.resource) {
                     self.load[gone.owner] -= 1;
                 }
@@ -714,6 +726,9 @@ impl Control {
             }
             Command::RekeyIke { ike, answer } => {
                 let _ = answer.send(self.endpoint.rekey_ike(now(), ike).map_err(HandleError::from));
+            }
+            Command::Probe { ike, answer } => {
+                let _ = answer.send(self.endpoint.probe(now(), ike).map_err(HandleError::from));
             }
             Command::RevocationChecked { ike, outcome } => {
                 self.endpoint.revocation_checked(now(), ike, outcome)

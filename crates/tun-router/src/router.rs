@@ -148,6 +148,7 @@ pub(crate) enum Command {
     Close { ike: ike::event::IkeSaId, answer: Answer<()> },
     RekeyChild { reqid: ike::event::Reqid, answer: Answer<()> },
     RekeyIke { ike: ike::event::IkeSaId, answer: Answer<()> },
+    Probe { ike: ike::event::IkeSaId, answer: Answer<()> },
     NetworkChanged { ike: ike::event::IkeSaId, addresses: Vec<Ipv4Addr>, answer: Answer<PathState> },
     RevocationChecked { ike: ike::event::IkeSaId, outcome: Result<(), ike::certs::CertError> },
     SetConnections { connections: Vec<Arc<ike::Connection>>, answer: oneshot::Sender<()> },
@@ -400,6 +401,13 @@ impl RouterHandle {
     /// [`HandleError`].
     pub async fn rekey_ike(&self, ike: ike::event::IkeSaId) -> Result<(), HandleError> {
         self.ask(|answer| Command::RekeyIke { ike, answer }).await?
+    }
+    /// Asks whether the peer is there; the answer's time is in [`crate::status::IkeSa::rtt_us`].
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn probe(&self, ike: ike::event::IkeSaId) -> Result<(), HandleError> {
+        self.ask(|answer| Command::Probe { ike, answer }).await?
     }
     /// What is known of the certificates of a [`RouterEvent::CheckRevocation`].
     pub fn revocation_checked(&self, ike: ike::event::IkeSaId, outcome: Result<(), ike::certs::CertError>) {

@@ -1,6 +1,7 @@
 //! The snapshot that `ferry6 status` shows. Serde's field names are the JSON's.
 
 use crate::control::{Child, Control, Pair};
+use crate::counters::SaCounters;
 use ferry6_ike::TrafficSelector;
 use ferry6_ike::config::Role;
 use ferry6_ike::endpoint::{ChildSaStatus, IkeSaStatus};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The router as a whole.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -36,10 +37,41 @@ pub struct RouterStatus {
     /// Half-open IKE SAs.
     #[serde(default)]
     pub half_open: usize,
+    /// What all tunnels carried since the start.
+    #[serde(default)]
+    pub traffic: Traffic,
+}
+
+/// Inner packets and octets; these counts never fall, whatever is rekeyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets to us.
+    pub packets_in: u64,
+    /// Octets to us.
+    pub bytes_in: u64,
+    /// Packets from us.
+    pub packets_out: u64,
+    /// Octets from us.
+    pub bytes_out: u64,
+}
+
+impl Traffic {
+    pub(crate) fn of(counters_in: &SaCounters, counters_out: &SaCounters) -> Self {
+        let (packets_in, bytes_in) = counters_in.get();
+        let (packets_out, bytes_out) = counters_out.get();
+        Self { packets_in, bytes_in, packets_out, bytes_out }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.packets_in = self.packets_in.wrapping_add(other.packets_in);
+        self.bytes_in = self.bytes_in.wrapping_add(other.bytes_in);
+        self.packets_out = self.packets_out.wrapping_add(other.packets_out);
+        self.bytes_out = self.bytes_out.wrapping_add(other.bytes_out);
+    }
 }
 
 /// An IKE SA.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct IkeSa {
     /// Number inside this process.
     pub id: u64,
@@ -71,6 +103,18 @@ pub struct IkeSa {
     pub age: Option<u64>,
     /// Seconds until its rekey.
     pub next_rekey: Option<u64>,
+    /// What the tunnel carried since it came up, rekeys and all.
+    #[serde(default)]
+    pub traffic: Traffic,
+    /// Microseconds from an IKE request to its answer, the peer's work among it, when last measured on this path.
+    #[serde(default)]
+    pub rtt_us: Option<u64>,
+    /// The mean of those measurements, of which the last is an eighth.
+    #[serde(default)]
+    pub srtt_us: Option<u64>,
+    /// Seconds since the last measurement.
+    #[serde(default)]
+    pub rtt_age: Option<u64>,
     /// The peer's software where it told.
     pub vendor: Vec<String>,
     /// The peer's other addresses, as it told them (MOBIKE).
@@ -87,7 +131,7 @@ pub struct IkeSa {
 }
 
 /// A Child SA: a pair of ESP SAs and its flows.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ChildSa {
     /// Reqid.
     pub reqid: u32,
@@ -166,6 +210,10 @@ pub(crate) fn snapshot(control: &Control) -> RouterStatus {
     for child in control.children.values() {
         children.entry(child.ike).or_default().push(child);
     }
+    status.traffic = control.past;
+    for pair in control.children.values().flat_map(|child| &child.pairs) {
+        status.traffic.add(Traffic::of(&pair.counters_in, &pair.counters_out));
+    }
     let ike_sas = control.endpoint.ike_sas().into_iter();
     status.ike_sas =
         ike_sas.map(|sa| ike_sa(control, children.remove(&sa.ike).unwrap_or_default(), sa, now)).collect();
@@ -178,6 +226,11 @@ fn seconds_until(at: Option<Instant>, now: Instant) -> Option<u64> {
 
 fn ike_sa(control: &Control, children: Vec<&Child>, sa: IkeSaStatus, now: Instant) -> IkeSa {
     let path = control.paths.get(&sa.ike);
+    let mut traffic = control.past_of.get(&sa.ike).copied().unwrap_or_default();
+    for pair in children.iter().flat_map(|child| &child.pairs) {
+        traffic.add(Traffic::of(&pair.counters_in, &pair.counters_out));
+    }
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let mut children: Vec<ChildSa> = children
         .into_iter()
         .flat_map(|child| {
@@ -208,6 +261,10 @@ fn ike_sa(control: &Control, children: Vec<&Child>, sa: IkeSaStatus, now: Instan
         nat_remote: sa.nat.1,
         age: sa.established.map(|at| now.saturating_duration_since(at).as_secs()),
         next_rekey: seconds_until(sa.next_rekey, now),
+        traffic,
+        rtt_us: sa.rtt.map(|rtt| micros(rtt.last)),
+        srtt_us: sa.rtt.map(|rtt| micros(rtt.smoothed)),
+        rtt_age: sa.rtt.map(|rtt| now.saturating_duration_since(rtt.at).as_secs()),
         vendor: sa.vendor,
         peer_addresses: sa.peer_addresses.iter().map(ToString::to_string).collect(),
         path_mtu: path.and_then(|path| u16::try_from(path.size()).ok()),

@@ -9,6 +9,7 @@ use crate::config::values::{Host, Prefix6, selector_prefixes};
 use crate::config::{self, Client, Routes};
 use crate::control::{ClientStatus, Request, Response};
 use crate::daemon::{self, Daemon, Prepared, Setup};
+use crate::logging;
 use crate::net::{Net, resolve, watch::Watch};
 use crate::notices::{self, Notices};
 use crate::revocation;
@@ -451,6 +452,10 @@ impl Tunnel {
         match request {
             Request::Status => daemon.answer_status(Some(self.status()), None, reply),
             Request::Rekey { what, which } => daemon.answer_rekey(what, which, reply),
+            Request::Log { since } => {
+                let _ = reply.send(Response::Log(logging::tail(since)));
+            }
+            Request::Probe { which } => daemon.answer_probe(which, reply),
             Request::Up => {
                 let text = match self.state {
                     State::Up { .. } => "the tunnel is up already",

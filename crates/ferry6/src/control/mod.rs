@@ -36,6 +36,18 @@ pub enum Request {
     Reload,
     /// The daemon ends, as on SIGTERM.
     Stop,
+    /// Lines of the log.
+    Log {
+        /// The first one that is wanted, by its number; all that are kept without it.
+        #[serde(default)]
+        since: Option<u64>,
+    },
+    /// Ask peers whether they are there, which measures how long they take; those that were measured just now are left alone.
+    Probe {
+        /// Number, connection or peer identity; all without it.
+        #[serde(default)]
+        which: Option<String>,
+    },
     /// Close IKE SAs.
     Down {
         /// Number, connection or peer identity; all without it.
@@ -60,6 +72,8 @@ pub enum Rekey {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Log`].
+    Log(LogTail),
     /// To the others: what was done.
     Done(String),
     /// What was wrong.
@@ -91,6 +105,28 @@ pub struct Status {
     pub broker: Option<BrokerStatus>,
     /// SAs, flows, counters.
     pub router: RouterStatus,
+}
+
+/// The end of a daemon's log, which it keeps in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTail {
+    /// The number of the next line, to ask for.
+    pub next: u64,
+    /// Lines, the oldest first.
+    pub lines: Vec<LogLine>,
+}
+
+/// A line of a daemon's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Its number since the start.
+    pub number: u64,
+    /// Milliseconds since 1970.
+    pub time: u64,
+    /// `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
+    pub level: String,
+    /// The text.
+    pub text: String,
 }
 
 /// What only a client has.

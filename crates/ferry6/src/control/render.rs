@@ -26,6 +26,13 @@ fn seconds(n: u64) -> String {
     if n == 0 { "0s".to_owned() } else { show_duration(Duration::from_secs(n)) }
 }
 
+/// `12.3ms`.
+#[allow(clippy::cast_precision_loss)] // for the eye
+pub(crate) fn milliseconds(us: u64) -> String {
+    let ms = us as f64 / 1000.0;
+    if ms < 99.95 { format!("{ms:.1}ms") } else { format!("{ms:.0}ms") }
+}
+
 fn or_dash(text: Option<&str>) -> &str {
     text.filter(|t| !t.is_empty()).unwrap_or("-")
 }
@@ -165,9 +172,10 @@ fn sad(out: &mut String, sas: &[IkeSa]) {
         let path = sa.path_mtu.map_or(String::new(), |mtu| {
             format!(" path mtu {mtu} ({})", or_dash(sa.path_mtu_known.as_deref()))
         });
+        let rtt = sa.srtt_us.map_or(String::new(), |us| format!(" rtt {}", milliseconds(us)));
         line!(
             out,
-            "ike {} {} {} {} from {} to {} spi {}:{} {} nat {}{path}{age}{rekey}{vendor}",
+            "ike {} {} {} {} from {} to {} spi {}:{} {} nat {}{path}{rtt}{age}{rekey}{vendor}",
             sa.id,
             or_dash(sa.connection.as_deref()),
             sa.role,

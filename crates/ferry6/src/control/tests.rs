@@ -187,7 +187,11 @@ fn example() -> Status {
         peer_addresses: Vec::new(),
         path_mtu: Some(1492),
         path_mtu_known: Some("proven".into()),
+        rtt_us: Some(20_000),
+        srtt_us: Some(12_345),
+        rtt_age: Some(9),
         children: vec![child],
+        ..IkeSa::default()
     };
     Status {
         role: "broker".into(),
@@ -227,6 +231,7 @@ fn example() -> Status {
             drops: BTreeMap::from([("in_unknown_spi".into(), 4)]),
             ike: BTreeMap::from([("auth_psk".into(), 3), ("cookie_sent".into(), 12)]),
             half_open: 2,
+            ..RouterStatus::default()
         },
     }
 }
@@ -247,7 +252,7 @@ flow esp in  from 2a00::101/128 to ::/0          peer 1.2.3.4:61034 srcid tunnel
 flow esp out from ::/0          to 2a00::101/128 peer 1.2.3.4:61034 srcid tunnel.my.domain dstid client@my.domain reqid 1
 
 SAD:
-ike 7 clients responder established from 192.168.100.2:4500 to 1.2.3.4:61034 spi 5a85a7c585bea857:1d39d1a8f297358f AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE25519 nat both path mtu 1492 (proven) age 1m1s rekey 3h36m (strongSwan)
+ike 7 clients responder established from 192.168.100.2:4500 to 1.2.3.4:61034 spi 5a85a7c585bea857:1d39d1a8f297358f AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE25519 nat both path mtu 1492 (proven) rtt 12.3ms age 1m1s rekey 3h36m (strongSwan)
   esp tunnel from 1.2.3.4:61034 to 192.168.100.2:4500 spi 0xc5a3b7e1 AES_GCM_16_256 esn ipcomp 0x1a2b compressed 2 packets 3 bytes 312 age 1m1s rekey 59m
   esp tunnel from 192.168.100.2:4500 to 1.2.3.4:61034 spi 0x0190d112 AES_GCM_16_256 esn mtu 1432 packets 5 bytes 1500000 (1.5 MB) age 1m1s rekey 59m
   dropped replay 2

@@ -13,6 +13,7 @@ mod protected;
 mod refusals;
 mod rekey;
 mod revocation;
+mod rtt;
 
 use crate::config::Connection;
 use crate::event::CloseReason;
