@@ -183,7 +183,7 @@ pub fn invite(args: &InviteArgs) -> anyhow::Result<ExitCode> {
 pub fn sign(args: &SignArgs) -> anyhow::Result<ExitCode> {
     let name = &args.name;
     let target = Target::of(args.out.as_deref(), name, None)?;
-    let request = std::fs::read_to_string(&args.request)
+    let request = crate::files::read_text(&args.request)
         .with_context(|| format!("cannot read {}", args.request.display()))?;
     let prepared = prepare(name, &args.common)?;
     let (certificate, chain) = prepared

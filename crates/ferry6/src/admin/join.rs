@@ -113,8 +113,8 @@ fn said_of(text: &str, stage: &Path, file: &Path) -> String {
 
 fn pending_key(home: &Path, name: &str) -> anyhow::Result<Zeroizing<String>> {
     let path = home.join(PENDING);
-    let key = match std::fs::read_to_string(&path) {
-        Ok(key) => Zeroizing::new(key),
+    let key = match crate::files::read_text(&path) {
+        Ok(key) => key,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(usage(format!(
                 "this invitation holds no key, and there is no request {name} here ({}): join it where the request was made, \

@@ -122,7 +122,7 @@ impl Site {
     /// There is no broker in this directory, or the file is wrong.
     pub fn offer(&self) -> anyhow::Result<Offer> {
         let path = self.offer_file();
-        let text = match std::fs::read_to_string(&path) {
+        let text = match crate::files::read_text(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(usage(format!(

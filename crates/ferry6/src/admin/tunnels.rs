@@ -215,7 +215,7 @@ fn start(tunnel: &Tunnel) -> anyhow::Result<Child> {
 
 /// The last line of a log, for an error.
 fn last_words(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let text = crate::files::tail(log);
     text.lines().rev().find(|l| !l.trim().is_empty()).map_or_else(
         || format!("see {}", log.display()),
         |line| line.trim_start_matches("error: ").to_owned(),

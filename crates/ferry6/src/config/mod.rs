@@ -72,7 +72,7 @@ pub fn control_socket(path: &Path) -> Option<std::path::PathBuf> {
     struct Only {
         control: Option<std::path::PathBuf>,
     }
-    let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).ok()?);
+    let text = crate::files::read_text(path).ok()?;
     let control = toml::from_str::<Only>(&text).ok()?.control?;
     Some(path.parent().unwrap_or(Path::new("")).join(control))
 }

@@ -281,10 +281,9 @@ fn authority(draft: &mut Draft, Setting { key, value, origin }: &Setting) {
 /// `ipsec.secrets`: where the key lies. No secret is taken out of it.
 fn secrets(draft: &mut Draft, path: &Path) {
     let file_name = path.with_file_name("ipsec.secrets");
-    let Ok(text_of) = std::fs::read_to_string(&file_name) else {
+    let Ok(content) = crate::files::read_text(&file_name) else {
         return;
     };
-    let content = zeroize::Zeroizing::new(text_of);
     for (index, raw) in content.lines().enumerate() {
         let Some((_, rest)) = without_comment(raw).split_once(':') else { continue };
         // The selectors before the colon may be IPv6 addresses: the kind is the first word that is one.

@@ -12,6 +12,7 @@ mod swanctl;
 mod tests;
 
 use crate::cli::UsageError;
+use crate::files::read_text;
 use crate::pki::store::write_public;
 use draft::{Draft, Role, render};
 use std::fmt;
@@ -73,9 +74,6 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Files larger than this are no configuration.
-const LARGEST: u64 = 1 << 20;
-
 fn format_of(path: &Path) -> Option<Format> {
     let name = path.file_name()?.to_str()?;
     [("ipsec", Format::Ipsec), ("swanctl", Format::Swanctl), ("iked", Format::Iked)]
@@ -133,16 +131,10 @@ fn import(text: &str, path: &Path, format: Format, only: Option<&str>) -> Result
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { file, format, connection, output } = args;
     let shown = file.display();
+    let text = read_text(&file).map_err(|e| UsageError(format!("cannot read {shown}: {e}")))?;
     let format = format.or_else(|| format_of(&file)).ok_or_else(|| {
         UsageError(format!("{shown}: its name does not say what it is; add --format ipsec, swanctl or iked"))
     })?;
-    let size = std::fs::metadata(&file).map_err(|e| UsageError(format!("{shown}: {e}")))?.len();
-    if size > LARGEST {
-        return Err(UsageError(format!("{shown}: {size} octets are more than a configuration has")).into());
-    }
-    // It may hold a secret (iked's psk, swanctl's secrets).
-    let text = std::fs::read_to_string(&file).map_err(|e| UsageError(format!("{shown}: {e}")))?;
-    let text = zeroize::Zeroizing::new(text);
     let imported = import(&text, &file, format, connection.as_deref())?;
     match output {
         None => print!("{}", imported.text),
