@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::config::reference;
 use crate::{broker, client, control, demo, import, logging, pki};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ pub enum Command {
     Pki(pki::Args),
     /// Turn the configuration of strongSwan or OpenIKED into one of ferry6.
     Import(import::Args),
+    /// Explain the keys of the configuration files.
+    Config(reference::Args),
     /// Show a tunnel between two ferry6 processes in network namespaces made for it.
     Demo(demo::Args),
 }
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Down(args) => control::command::down(args),
         Command::Pki(args) => pki::run(args),
         Command::Import(args) => import::run(args),
+        Command::Config(args) => reference::run(&args),
         Command::Demo(args) => demo::run(args),
     };
     match result {

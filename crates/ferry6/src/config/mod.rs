@@ -8,6 +8,7 @@ mod per_cpu;
 mod process;
 pub mod proposal;
 pub mod reader;
+pub mod reference;
 pub mod secrets;
 pub mod summary;
 mod tunnel;

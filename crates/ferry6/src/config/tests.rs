@@ -13,7 +13,6 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -227,36 +226,10 @@ fn several_connections_inherit() {
     assert_eq!(b.pools["appliance"].ranges.len(), 2);
 }
 
-/// Every key that the program reads stands in docs/configuration.md, and every key in its tables is read.
+/// Wherever docs/configuration.md names a key, in a table, beside a line of iked.conf or in the text, it is one that is read.
 #[test]
-fn documentation_names_every_key() {
+fn documentation_names_no_key_that_is_not_read() {
     let docs = include_str!("../../../../docs/configuration.md");
-    let dir = files();
-    let mut known = std::collections::BTreeSet::new();
-    for name in ["client-full.toml", "broker-full.toml"] {
-        let document = Document::open(&dir.path().join(name)).unwrap();
-        if name.starts_with("client") {
-            client::read(&document).unwrap();
-        } else {
-            broker::read(&document).unwrap();
-        }
-        known.extend(document.known_keys());
-    }
-    let mut missing = String::new();
-    for key in known.iter().filter(|k| {
-        k.contains('.')
-            || ["control", "state_dir", "crl_cache", "user", "control_group", "sandbox"].contains(&k.as_str())
-    }) {
-        // A [[connection]] has the sections of the root.
-        let key = key.strip_prefix("connection.").filter(|k| *k != "name").unwrap_or(key);
-        if !docs.contains(&format!("| `{key}` |"))
-            && !["local", "remote", "ike", "child", "pool"].contains(&key)
-        {
-            let _ = write!(missing, "{key} ");
-        }
-    }
-    assert_eq!(missing, "", "keys that docs/configuration.md does not tell");
-    // Wherever a key is named, in its table, beside a line of iked.conf or in the text, it is one that is read.
     for code in docs.split('`').skip(1).step_by(2) {
         let key = code.split([' ', '=']).next().unwrap();
         let section = key.split('.').next().unwrap();
@@ -267,7 +240,7 @@ fn documentation_names_every_key() {
                 .iter()
                 .any(|e| key.ends_with(e) && key != "local.key");
             assert!(
-                file || key == "tunnel.my.domain" || known.contains(key),
+                file || key == "tunnel.my.domain" || reference::find(key).is_some(),
                 "configuration.md tells of {key}, which is not read"
             );
         }
