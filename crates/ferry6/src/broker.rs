@@ -1,6 +1,7 @@
 //! `ferry6 broker`: answers clients, leases them addresses, routes for them.
 
 use crate::admin;
+use crate::config::picture::Picture;
 use crate::config::secrets::Secrets;
 use crate::config::values::{Prefix6, selector_prefixes};
 use crate::config::{self, Broker};
@@ -12,16 +13,17 @@ use crate::net::Net;
 use crate::net::proxy::Proxies;
 use crate::net::sysctl::{self, Changes};
 use crate::notices::{self, Notices};
+use crate::reload;
 use crate::revocation;
 use crate::sandbox::{self, Files};
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use ferry6_ike::TrafficSelector;
-use ferry6_ike::config::EndpointConfig;
+use ferry6_ike::config::{EndpointConfig, Settings};
 use ferry6_ike::event::{Closed, Established, IkeSaId};
 use ferry6_tun_router::RouterEvent;
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing::Level;
@@ -103,7 +105,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let mut secrets = std::mem::take(&mut config.secrets);
+    let mut running = Running {
+        path,
+        picture: std::mem::take(&mut config.picture),
+        secrets: std::mem::take(&mut config.secrets),
+        crl_cache: revocation::is_checked(&config.connections),
+    };
     let net = Net::new()?;
     let own = net.addresses().await.context("cannot read this machine's addresses")?;
     let leases = Leases::open(&config.state_dir, config.pools.clone(), own)?;
@@ -112,7 +119,7 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         control: &config.control,
         tunnel: &config.tunnel,
         listen: config.listen,
-        crl_cache: revocation::is_checked(&config.connections).then_some(config.crl_cache.as_path()),
+        crl_cache: running.crl_cache.then_some(config.crl_cache.as_path()),
         keylog: keylog.as_deref(),
         process: &config.process,
         net,
@@ -147,6 +154,9 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         tokio::select! {
             () = daemon.stop.recv() => break,
             () = notices.wait() => notices.flush(),
+            () = daemon.hangup.recv() => {
+                reload::answer(running.reload(&daemon, &mut machine).await);
+            }
             Some((request, reply)) = daemon.calls.recv() => match request {
                 Request::Status => daemon.answer_status(None, Some(machine.status()), reply),
                 Request::Rekey { what, which } => daemon.answer_rekey(what, which, reply),
@@ -156,8 +166,7 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
                 }
                 Request::Probe { which } => daemon.answer_probe(which, reply),
                 Request::Reload => {
-                    let done = reload(&daemon, &path, &config, &mut secrets).await;
-                    let _ = reply.send(done.map_or_else(|e| Response::Error(format!("{e:#}")), Response::Done));
+                    let _ = reply.send(reload::answer(running.reload(&daemon, &mut machine).await));
                 }
                 Request::Stop => {
                     let _ = reply.send(Response::Done("stopping".to_owned()));
@@ -200,44 +209,46 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
     Ok(daemon.finish().await)
 }
 
-/// Reads the configuration anew. New tunnels are made by it; those that stand go on by what they were made with. What the device and the
-/// ports are made of needs a restart, and is told.
-///
-/// The process gave its rights up when it started. For secrets that it may not read any more stands what it read before.
-async fn reload(daemon: &Daemon, path: &Path, old: &Broker, secrets: &mut Secrets) -> anyhow::Result<String> {
-    let new = config::broker_again(path, secrets).map_err(|error| {
-        let text = format!("{error:#}");
-        // What is no secret is not kept, and a new secret was never read.
-        let hint = if text.contains("ermission denied") {
-            "; nothing was taken: the running broker may not read this file any more. Restart it, and all files are read anew"
-        } else {
-            ""
+/// What a running broker was made of, for when its configuration is read anew.
+struct Running {
+    path: PathBuf,
+    picture: Picture,
+    /// The process gave its rights up when it started. For secrets that it may not read any more stands what it read before.
+    secrets: Secrets,
+    /// Whether there is a place for CRLs that are fetched.
+    crl_cache: bool,
+}
+
+impl Running {
+    /// Reads the configuration anew. New tunnels are made by it; those that stand go on by what they were made with. What the device
+    /// and the ports are made of needs a restart, and is told.
+    async fn reload(&mut self, daemon: &Daemon, machine: &mut Machine) -> anyhow::Result<String> {
+        let new = config::broker_again(&self.path, &self.secrets).map_err(|e| reload::fault(&e))?;
+        if revocation::is_checked(&new.connections) && !self.crl_cache {
+            let what = "`revocation` was \"off\" everywhere when the broker started, and now is not: it has no place for CRLs \
+                        that it fetches";
+            return Err(reload::needs_restart(&self.path, what));
+        }
+        for warning in &new.warnings {
+            tracing::warn!("{warning}");
+        }
+        let changes = new.picture.changes_since(&self.picture);
+        machine.configured = Machine::routes_of(&new);
+        machine.leases.set_pools(new.pools);
+        machine.sync_routes(daemon).await;
+        let settings = Settings {
+            connections: new.connections.into_iter().map(Arc::new).collect(),
+            retransmit: new.retransmit,
+            half_open: new.half_open,
+            remote_nat_port: EndpointConfig::default().remote_nat_port,
+            addresses: Some(new.addresses),
         };
-        anyhow!("{text}{hint}")
-    })?;
-    for warning in &new.warnings {
-        tracing::warn!("{warning}");
+        daemon.handle.set(settings).await?;
+        let text = reload::report(&self.path, &changes, &new.secrets);
+        self.secrets = new.secrets;
+        self.picture = new.picture.in_force_since(&self.picture);
+        Ok(text)
     }
-    if new.pools != old.pools {
-        bail!("{}: the pools changed, which needs a restart; nothing was taken", path.display());
-    }
-    if revocation::is_checked(&new.connections) && !revocation::is_checked(&old.connections) {
-        bail!(
-            "{}: `revocation` was \"off\" everywhere when the broker started, and now is not: it has no place for CRLs that it fetches. \
-             That needs a restart; nothing was taken",
-            path.display()
-        );
-    }
-    daemon.handle.set_connections(new.connections.into_iter().map(Arc::new).collect()).await?;
-    *secrets = new.secrets;
-    let kept: Vec<_> = secrets.stood_in().iter().map(|path| path.display().to_string()).collect();
-    let but = if kept.is_empty() {
-        String::new()
-    } else {
-        format!("; as they were before, for this user may not read them: {}", kept.join(", "))
-    };
-    tracing::info!("{} was read anew{but}", path.display());
-    Ok(format!("read {} anew{but}", path.display()))
 }
 
 /// A tunnel that came up.
@@ -260,7 +271,11 @@ fn describe(closed: &Closed) -> (Level, &'static str, String) {
 /// What the broker changed on its machine, besides the device.
 struct Machine {
     listen: String,
+    /// Routes into the device that stand.
     routes: Vec<Prefix6>,
+    /// Those of the configuration.
+    configured: Vec<Prefix6>,
+    metric: u32,
     leases: Leases,
     /// `proxy_ndp`, and for whom it answers.
     proxy: Option<Proxies>,
@@ -272,13 +287,7 @@ struct Machine {
 impl Machine {
     async fn new(config: &Broker, leases: Leases, net: &Net, tun: u32) -> anyhow::Result<Self> {
         let mut changes = Changes::recorded(config.state_dir.join(SYSCTL_RECORD));
-        let mut routes: Vec<Prefix6> = config.pools.values().flat_map(config::Pool::routes).collect();
-        for connection in config.connections.iter().filter(|c| !config.pools.contains_key(&c.name)) {
-            let behind = connection.remote_ts.iter().filter(|ts| **ts != TrafficSelector::ANY_V6);
-            routes.extend(behind.flat_map(selector_prefixes));
-        }
-        routes.sort_unstable();
-        routes.dedup();
+        let routes = Self::routes_of(config);
         for route in &routes {
             net.add_route(*route, tun, config.tunnel.metric, None).await?;
         }
@@ -299,12 +308,47 @@ impl Machine {
         let listen = &config.listen;
         Ok(Self {
             listen: format!("{} UDP {}, {}", listen.address, listen.port, listen.nat_port),
+            configured: routes.clone(),
             routes,
+            metric: config.tunnel.metric,
             leases,
             proxy,
             proxied: HashMap::new(),
             _changes: changes,
         })
+    }
+
+    /// What goes into the device by the configuration.
+    fn routes_of(config: &Broker) -> Vec<Prefix6> {
+        let mut routes: Vec<Prefix6> = config.pools.values().flat_map(config::Pool::routes).collect();
+        for connection in config.connections.iter().filter(|c| !config.pools.contains_key(&c.name)) {
+            let behind = connection.remote_ts.iter().filter(|ts| **ts != TrafficSelector::ANY_V6);
+            routes.extend(behind.flat_map(selector_prefixes));
+        }
+        routes.sort_unstable();
+        routes.dedup();
+        routes
+    }
+
+    /// Brings the routes to what the configuration wants, and to the addresses that are in use though they are no pool's any more.
+    async fn sync_routes(&mut self, daemon: &Daemon) {
+        let mut wanted = self.configured.clone();
+        for address in self.leases.in_use() {
+            if !wanted.iter().any(|r| r.contains(address)) {
+                wanted.push(Prefix6 { address, len: 128 });
+            }
+        }
+        for route in wanted.iter().filter(|r| !self.routes.contains(r)) {
+            if let Err(error) = daemon.net.add_route(*route, daemon.tun, self.metric, None).await {
+                tracing::warn!("{error:#}");
+            }
+        }
+        for route in self.routes.iter().filter(|r| !wanted.contains(r)) {
+            if let Err(error) = daemon.net.remove_route(*route, daemon.tun, self.metric).await {
+                tracing::warn!("{error:#}");
+            }
+        }
+        self.routes = wanted;
     }
 
     async fn established(&mut self, daemon: &Daemon, up: &Established) {
@@ -317,6 +361,10 @@ impl Machine {
     async fn closed(&mut self, daemon: &Daemon, closed: &Closed) {
         if let (Some(proxy), Some(address)) = (&mut self.proxy, self.proxied.remove(&closed.ike)) {
             proxy.remove(&daemon.net, address).await;
+        }
+        // The last one of a pool that is gone.
+        if self.routes != self.configured {
+            self.sync_routes(daemon).await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::config::reference;
-use crate::{broker, client, control, demo, import, logging, pki};
+use crate::{broker, client, control, demo, import, logging, pki, reload};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -45,6 +45,8 @@ pub enum Command {
     /// Close IKE SAs: sends DELETE; a client stays down until `up`.
     #[command(visible_alias = "terminate")]
     Down(control::command::DownArgs),
+    /// Have a running daemon read its configuration anew, without dropping a tunnel.
+    Reload(reload::Args),
     /// Make a CA and certificates, and look at them.
     Pki(pki::Args),
     /// Turn the configuration of strongSwan or OpenIKED into one of ferry6.
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Rekey(args) => control::command::rekey(args),
         Command::Up(args) => control::command::up(args),
         Command::Down(args) => control::command::down(args),
+        Command::Reload(args) => reload::run(&args),
         Command::Pki(args) => pki::run(args),
         Command::Import(args) => import::run(args),
         Command::Config(args) => reference::run(&args),

@@ -18,6 +18,7 @@ use ferry6_ike::event::{IkeSaId, Reqid, RevocationCheck};
 use ferry6_tun_router::router::ThreadKind;
 use ferry6_tun_router::status::{IkeSa, RouterStatus};
 use ferry6_tun_router::{Router, RouterConfig, RouterEvent, RouterHandle};
+use std::io::IsTerminal as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -132,6 +133,28 @@ impl StopSignals {
     }
 }
 
+/// SIGHUP: the configuration is to be read anew. For a daemon on a terminal it says that the terminal is gone, and ends it.
+pub struct Hangup(Option<Signal>);
+
+impl Hangup {
+    fn new() -> anyhow::Result<Self> {
+        if std::io::stdin().is_terminal() {
+            return Ok(Self(None));
+        }
+        Ok(Self(Some(signal(SignalKind::hangup()).context("SIGHUP")?)))
+    }
+
+    /// Waits for the next one.
+    pub async fn recv(&mut self) {
+        match &mut self.0 {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// The running parts of a daemon.
 pub struct Daemon {
     role: &'static str,
@@ -145,6 +168,8 @@ pub struct Daemon {
     pub calls: mpsc::Receiver<Call>,
     /// What ends it.
     pub stop: StopSignals,
+    /// What has it read its configuration anew.
+    pub hangup: Hangup,
     /// Netlink.
     pub net: Net,
     /// Index of the tunnel device.
@@ -179,6 +204,7 @@ pub struct Setup<'a> {
 pub struct Prepared {
     role: &'static str,
     stop: StopSignals,
+    hangup: Hangup,
     listener: UnixListener,
     socket: Socket,
     router: ferry6_tun_router::Prepared,
@@ -199,6 +225,7 @@ impl Prepared {
     /// Whatever is missing, with what to do.
     pub async fn new(setup: Setup<'_>) -> anyhow::Result<Self> {
         let stop = StopSignals::new()?;
+        let hangup = Hangup::new()?;
         let (listener, socket) = server::bind(setup.control, setup.process)?;
         let keylog = setup.keylog.map(KeyLog::open).transpose()?;
         let config = RouterConfig { keylog: keylog.is_some(), ..setup.tunnel.router(setup.listen) };
@@ -213,6 +240,7 @@ impl Prepared {
         Ok(Self {
             role: setup.role,
             stop,
+            hangup,
             listener,
             socket,
             process: setup.process.clone(),
@@ -274,6 +302,7 @@ impl Prepared {
             events,
             calls,
             stop: self.stop,
+            hangup: self.hangup,
             net: self.net,
             tun: self.tun,
             confined,

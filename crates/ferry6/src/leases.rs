@@ -64,6 +64,8 @@ pub struct Leases(Arc<Mutex<State>>);
 struct State {
     store: Database,
     pools: BTreeMap<String, Arc<Pool>>,
+    /// The broker's own addresses.
+    own: Vec<Ipv6Addr>,
     /// Addresses that nobody gets: the broker's own, and subnet-router anycast addresses.
     reserved: BTreeSet<Ipv6Addr>,
     /// Fixed addresses of all pools.
@@ -131,26 +133,22 @@ impl Leases {
                 DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
                 other => fault(&path, format!("cannot open the leases: {other}")),
             })?;
-        let mut reserved: BTreeSet<Ipv6Addr> = own.into_iter().collect();
-        let mut fixed = BTreeMap::new();
-        for pool in pools.values() {
-            reserved.extend(pool.ranges.iter().filter_map(|r| r.anycast()));
-            fixed.extend(pool.fixed.iter().map(|(id, address)| (*address, id.clone())));
-        }
         let mut records = load(&store).map_err(|e| fault(&path, format!("cannot read the leases: {e}")))?;
         // Of two that had one address (it was fixed for the second for a while) the later one keeps it.
         records.sort_by_key(|(_, record)| Reverse(record.last_used));
         let mut state = State {
             store,
-            pools: pools.into_iter().map(|(name, pool)| (name, Arc::new(pool))).collect(),
-            reserved,
-            fixed,
+            pools: BTreeMap::new(),
+            own: own.into_iter().collect(),
+            reserved: BTreeSet::new(),
+            fixed: BTreeMap::new(),
             by_identity: HashMap::new(),
             by_address: BTreeMap::new(),
             active: HashMap::new(),
             hints: HashMap::new(),
             clock,
         };
+        state.set_pools(pools);
         for (identity, record) in records {
             state.adopt(identity, record);
         }
@@ -160,6 +158,16 @@ impl Leases {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way through a change; a poisoned lock still guards whole data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes other pools. An address that is in use stays its user's for as long as that uses it.
+    pub fn set_pools(&self, pools: BTreeMap<String, Pool>) {
+        self.lock().set_pools(pools);
+    }
+
+    /// The addresses that are in use now.
+    pub fn in_use(&self) -> Vec<Ipv6Addr> {
+        self.lock().active.values().copied().collect()
     }
 
     /// All leases by address, the fixed ones that are not in use too.
@@ -216,6 +224,38 @@ fn load(store: &Database) -> Result<Vec<(Identity, Record)>, redb::Error> {
 }
 
 impl State {
+    fn set_pools(&mut self, pools: BTreeMap<String, Pool>) {
+        self.reserved = self.own.iter().copied().collect();
+        self.fixed.clear();
+        for pool in pools.values() {
+            self.reserved.extend(pool.ranges.iter().filter_map(|r| r.anycast()));
+            self.fixed.extend(pool.fixed.iter().map(|(id, address)| (*address, id.clone())));
+        }
+        self.pools = pools.into_iter().map(|(name, pool)| (name, Arc::new(pool))).collect();
+        self.hints.clear();
+        // What was given away to somebody else since is not remembered any more.
+        let lost: Vec<Ipv6Addr> = self
+            .by_address
+            .iter()
+            .filter(|(address, holder)| {
+                self.reserved.contains(*address)
+                    || self.fixed.get(*address).is_some_and(|owner| *owner != holder.identity)
+            })
+            .map(|(address, _)| *address)
+            .collect();
+        for address in lost {
+            let Some(holder) = self.by_address.get_mut(&address) else { continue };
+            if self.by_identity.get(&holder.identity).is_some_and(|r| r.address == address) {
+                self.by_identity.remove(&holder.identity);
+            }
+            if holder.users.is_empty() {
+                self.vacate(address);
+            } else {
+                holder.volatile = true;
+            }
+        }
+    }
+
     /// Takes over a stored lease, unless the configuration gave its address away since.
     fn adopt(&mut self, identity: Identity, record: Record) {
         let taken = self.reserved.contains(&record.address)
@@ -244,6 +284,15 @@ impl State {
             !pool.several || state.by_address.get(&address).is_none_or(|h| h.users.is_empty())
         };
         let own_fixed = pool.fixed.get(identity).copied();
+        if let Some((address, other)) = own_fixed.and_then(|a| Some((a, self.by_address.get(&a)?)))
+            && other.identity != *identity
+        {
+            // It was given to this identity while the other one used it.
+            return Err(LeaseError(format!(
+                "{address} is fixed for {identity}, but {} uses it until its tunnel ends",
+                other.identity
+            )));
+        }
         let remembered = self
             .by_identity
             .get(identity)

@@ -17,5 +17,6 @@ pub mod logging;
 pub mod net;
 pub mod notices;
 pub mod pki;
+pub mod reload;
 mod revocation;
 pub mod sandbox;

@@ -252,6 +252,86 @@ fn the_whole_life_of_a_tunnel() {
     }
 }
 
+/// Both sides read their configuration anew, by command and by SIGHUP; the tunnel stands throughout.
+#[test]
+fn a_reload_drops_no_tunnel() {
+    let Some(world) = World::new() else { return };
+    let mut broker = world.start("broker");
+    let mut client = world.start("client");
+    until(|| world.carries());
+    let sa = || {
+        let json: serde_json::Value =
+            serde_json::from_slice(&world.ask("client", &["status", "--json"]).stdout).unwrap();
+        let sa = &json[0]["router"]["ike_sas"][0];
+        (sa["id"].clone(), sa["children"][0]["spi_in"].clone())
+    };
+    let first = sa();
+    let said = |role: &str| {
+        let output = world.ask(role, &["reload"]);
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output).lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(said("broker"), [""; 0]);
+
+    // A line a key; what needs a restart is told until there is one.
+    let config = fs::read_to_string(world.path("broker.toml")).unwrap();
+    let pool = "[pool]\nfixed = { \"other@my.domain\" = \"2a00::150\" }";
+    let changed = config.replace("[pool]", pool) + "[ike]\nrekey = \"8h\"\n[tunnel]\nmtu = 1400\n";
+    world.write("broker.toml", &changed);
+    let restart = "~ tunnel.mtu auto -> 1400: needs restart";
+    assert_eq!(
+        said("broker"),
+        ["~ ike.rekey 4h -> 8h: for new tunnels", "+ pool.fixed.\"other@my.domain\" 2a00::150", restart]
+    );
+    assert!(text(&world.ask("broker", &["status"])).contains("2a00::150  other@my.domain"));
+    assert_eq!(said("broker"), [restart]);
+
+    // A fault changes nothing, and is told with its place.
+    world.write(
+        "broker.toml",
+        &(config.replace("2a00::100/120", "2a00::200/120") + "[tunnel]\nmtu = \"big\"\n"),
+    );
+    let output = world.ask("broker", &["reload"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    for part in ["broker.toml:14:7: tunnel.mtu: expected", "nothing was changed"] {
+        assert!(text(&output).contains(part), "{part}: {}", text(&output));
+    }
+    broker.signal(Signal::SIGHUP);
+    until(|| world.log("broker").contains("ERROR not reloaded: "));
+    assert!(text(&world.ask("broker", &["status"])).contains("2a00::150  other@my.domain"));
+    assert!(world.carries());
+
+    // Another pool: who is there stays, who comes gets one of it.
+    world.write("broker.toml", &config.replace("2a00::100/120", "2a00::200/120"));
+    broker.signal(Signal::SIGHUP);
+    until(|| world.log("broker").contains("~ pool.range 2a00::100/120 -> 2a00::200/120"));
+    assert!(world.carries());
+    assert_eq!(sa(), first);
+    let routes = |role: &str| world.picture(role);
+    assert!(routes("broker").contains("2a000000000000000000000000000101 80"), "{}", routes("broker"));
+
+    // The client's routes are others at once.
+    let client_config = fs::read_to_string(world.path("client.toml")).unwrap();
+    world.write("client.toml", &(client_config.clone() + "[tunnel]\nroutes = [\"2a00::/64\"]\n"));
+    assert_eq!(said("client"), ["~ tunnel.routes default -> [2a00::/64]"]);
+    assert!(world.picture("client").contains("2a000000000000000000000000000000 40"));
+    assert!(world.carries());
+    world.write("client.toml", &client_config);
+    client.signal(Signal::SIGHUP);
+    until(|| world.log("client").contains("~ tunnel.routes [2a00::/64] -> default"));
+    until(|| world.carries());
+    assert!(!world.picture("client").contains("2a000000000000000000000000000000 40"));
+    assert_eq!(sa(), first);
+
+    // The next tunnel is by the new pool, and nothing is left of the old one.
+    assert!(world.ask("client", &["down"]).status.success());
+    assert!(world.ask("client", &["up"]).status.success());
+    until(|| text(&world.ask("client", &["status"])).contains("2a00::201"));
+    until(|| !routes("broker").contains("2a000000000000000000000000000101 80"));
+    assert!(client.end(Signal::SIGTERM).success(), "{}", world.log("client"));
+    assert!(broker.end(Signal::SIGTERM).success(), "{}", world.log("broker"));
+}
+
 #[test]
 fn a_client_waits_for_its_broker() {
     let Some(world) = World::new() else { return };

@@ -336,6 +336,21 @@ pub struct EndpointConfig {
     pub keylog: bool,
 }
 
+/// What of an [`EndpointConfig`] can be changed while the endpoint lives.
+#[derive(Clone)]
+pub struct Settings {
+    /// As [`EndpointConfig::connections`].
+    pub connections: Vec<Arc<Connection>>,
+    /// As [`EndpointConfig::retransmit`].
+    pub retransmit: Retransmit,
+    /// As [`EndpointConfig::half_open`].
+    pub half_open: HalfOpenLimits,
+    /// As [`EndpointConfig::remote_nat_port`].
+    pub remote_nat_port: u16,
+    /// As [`EndpointConfig::addresses`]; `None` leaves them.
+    pub addresses: Option<Vec<Ipv4Addr>>,
+}
+
 impl Default for EndpointConfig {
     fn default() -> Self {
         Self {

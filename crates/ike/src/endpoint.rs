@@ -3,7 +3,7 @@
 use crate::certs::CertError;
 use crate::checking::Checking;
 use crate::child::{Phase, SpiFor};
-use crate::config::{AddressPool, Connection, EndpointConfig, Now, PeerAuth, Role, SpiGenerator};
+use crate::config::{AddressPool, Connection, EndpointConfig, Now, PeerAuth, Role, Settings, SpiGenerator};
 use crate::cookie::Cookies;
 use crate::counters::{Counter, Counters};
 use crate::established::{Established, Task};
@@ -205,6 +205,18 @@ impl Endpoint {
     pub fn set_connections(&mut self, connections: Vec<Arc<Connection>>) {
         self.config.connections = connections;
         self.cert_request = cert_request(&self.config, &self.crypto);
+    }
+
+    /// Takes other settings. New IKE SAs are made by the new connections; those that stand keep theirs.
+    pub fn set(&mut self, settings: Settings) {
+        let Settings { connections, retransmit, half_open, remote_nat_port, addresses } = settings;
+        self.config.retransmit = retransmit;
+        self.config.half_open = half_open;
+        self.config.remote_nat_port = remote_nat_port;
+        if let Some(addresses) = addresses {
+            self.config.addresses = addresses;
+        }
+        self.set_connections(connections);
     }
 
     /// The port behind the non-ESP marker, as bound, where the configuration could not know it.

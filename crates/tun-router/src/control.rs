@@ -733,8 +733,8 @@ impl Control {
             Command::RevocationChecked { ike, outcome } => {
                 self.endpoint.revocation_checked(now(), ike, outcome)
             }
-            Command::SetConnections { connections, answer } => {
-                self.endpoint.set_connections(connections);
+            Command::Set { settings, answer } => {
+                self.endpoint.set(*settings);
                 let _ = answer.send(());
             }
             Command::NetworkChanged { ike, addresses, answer } => {

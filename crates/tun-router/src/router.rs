@@ -151,7 +151,7 @@ pub(crate) enum Command {
     Probe { ike: ike::event::IkeSaId, answer: Answer<()> },
     NetworkChanged { ike: ike::event::IkeSaId, addresses: Vec<Ipv4Addr>, answer: Answer<PathState> },
     RevocationChecked { ike: ike::event::IkeSaId, outcome: Result<(), ike::certs::CertError> },
-    SetConnections { connections: Vec<Arc<ike::Connection>>, answer: oneshot::Sender<()> },
+    Set { settings: Box<ike::config::Settings>, answer: oneshot::Sender<()> },
     Status { answer: oneshot::Sender<RouterStatus> },
     Stop { patience: Duration },
 }
@@ -414,12 +414,12 @@ impl RouterHandle {
         // A router that has stopped needs no answer.
         let _ = self.commands.send(Command::RevocationChecked { ike, outcome });
     }
-    /// Puts other connections in place of those that new IKE SAs are made by. Those that stand keep theirs.
+    /// Takes other settings. New IKE SAs are made by the new connections; those that stand keep theirs.
     ///
     /// # Errors
     /// [`HandleError`].
-    pub async fn set_connections(&self, connections: Vec<Arc<ike::Connection>>) -> Result<(), HandleError> {
-        self.ask(|answer| Command::SetConnections { connections, answer }).await
+    pub async fn set(&self, settings: ike::config::Settings) -> Result<(), HandleError> {
+        self.ask(|answer| Command::Set { settings: Box::new(settings), answer }).await
     }
     /// Addresses or routes of the machine have changed: finds out from which address the peer is reached now, and moves
     /// the IKE SA there. `addresses` are all that we could use; a peer that speaks MOBIKE is told.

@@ -170,7 +170,7 @@ pub(super) fn revoke_serial(site: &Site, serial: &[u8], reason: Revocation) -> a
     let answer = connect::ask(&socket, &Request::Reload)
         .context("the revocation is written down, but the running broker did not take it")?;
     if let Response::Done(text) = answer {
-        eprintln!("the broker {text}");
+        eprintln!("{text}");
     }
     Ok(true)
 }

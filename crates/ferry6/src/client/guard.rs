@@ -38,6 +38,18 @@ impl Guard {
         Ok(())
     }
 
+    /// Other routes go into the tunnel now.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(super) async fn follow(&mut self, config: &Client, net: &Net) -> anyhow::Result<()> {
+        if self.prefixes.is_empty() {
+            return Ok(());
+        }
+        self.prefixes = protected(config);
+        if self.stands { self.set(net).await } else { Ok(()) }
+    }
+
     /// The user wants IPv6 to go where it went without ferry6.
     ///
     /// # Errors

@@ -12,13 +12,14 @@ use crate::daemon::{self, Daemon, Prepared, Setup};
 use crate::logging;
 use crate::net::{Net, resolve, watch::Watch};
 use crate::notices::{self, Notices};
+use crate::reload;
 use crate::revocation;
 use crate::sandbox::Files;
 use backoff::{Backoff, Failure};
 use ferry6_crypto::SecureRandom;
 use ferry6_crypto::provider::OsRandom;
 use ferry6_ike::TrafficSelector;
-use ferry6_ike::config::{AddressConfig, EndpointConfig};
+use ferry6_ike::config::{AddressConfig, EndpointConfig, Settings};
 use ferry6_ike::event::{Closed, Established, IkeSaId, Lease};
 use ferry6_tun_router::RouterEvent;
 use ferry6_tun_router::router::ChildInfo;
@@ -101,10 +102,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         // Fails only for the leader of a process group, who has no terminal to lose.
         let _ = nix::unistd::setsid();
     }
-    daemon::run(serve(config, args.keylog))
+    daemon::run(serve(args.config, config, args.keylog))
 }
 
-async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+async fn serve(path: PathBuf, config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let net = Net::new()?;
     let guard = Guard::start(&config, &net).await?;
     let mobike = config.connection.mobike && config.listen.address.is_unspecified();
@@ -135,7 +136,7 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
     let mut daemon = Prepared::new(setup).await?.start(endpoint, None, files)?;
     tracing::info!("client {} of {}, device {}", config.connection.local_id, config.broker, daemon.device());
     let (resolved, mut resolutions) = mpsc::channel(1);
-    let mut tunnel = Tunnel::new(config, guard, resolved);
+    let mut tunnel = Tunnel::new(path, config, guard, resolved);
     let mut notices = Notices::default();
     tunnel.try_now();
     loop {
@@ -143,6 +144,9 @@ async fn serve(config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCo
         tokio::select! {
             () = daemon.stop.recv() => return tunnel.stop(daemon).await,
             () = notices.wait() => notices.flush(),
+            () = daemon.hangup.recv() => {
+                reload::answer(tunnel.reload(&daemon).await);
+            }
             () = watch.changed() => tunnel.network_changed(&daemon).await?,
             Some(result) = resolutions.recv() => tunnel.connect(&daemon, result).await?,
             () = sleep_until(retry), if retry.is_some() => tunnel.try_now(),
@@ -196,7 +200,11 @@ enum State {
 
 /// The tunnel of a client: its state, and what it put on the machine.
 struct Tunnel {
+    /// The configuration's file.
+    path: PathBuf,
     config: Client,
+    /// Whether there is a place for CRLs that are fetched.
+    crl_cache: bool,
     resolved: mpsc::Sender<Result<Vec<Ipv4Addr>, String>>,
     state: State,
     backoff: Backoff,
@@ -223,8 +231,15 @@ struct Applied {
 }
 
 impl Tunnel {
-    fn new(config: Client, guard: Guard, resolved: mpsc::Sender<Result<Vec<Ipv4Addr>, String>>) -> Self {
+    fn new(
+        path: PathBuf,
+        config: Client,
+        guard: Guard,
+        resolved: mpsc::Sender<Result<Vec<Ipv4Addr>, String>>,
+    ) -> Self {
         Self {
+            path,
+            crl_cache: revocation::is_checked(std::slice::from_ref(&config.connection)),
             config,
             resolved,
             state: State::Down,
@@ -473,10 +488,11 @@ impl Tunnel {
                 };
                 let _ = reply.send(Response::Done(text.to_owned()));
             }
-            Request::Reload | Request::Stop => {
-                let text = "a client does not reload: ferry6 client down, then up";
-                let _ = reply.send(Response::Error(text.to_owned()));
+            Request::Reload => {
+                let _ = reply.send(reload::answer(self.reload(daemon).await));
             }
+            // The loop ends by it.
+            Request::Stop => {}
             Request::Down { which: Some(which) } => daemon.answer_down(Some(which), reply),
             Request::Down { which: None } => {
                 let _ = reply.send(match self.go_down(daemon).await {
@@ -485,6 +501,48 @@ impl Tunnel {
                 });
             }
         }
+    }
+
+    /// Reads the configuration anew. The next tunnel is made by it, the one that stands stays, with the routes that are wanted now.
+    async fn reload(&mut self, daemon: &Daemon) -> anyhow::Result<String> {
+        let old = &self.config;
+        let new = config::client_again(&self.path, &old.secrets).map_err(|e| reload::fault(&e))?;
+        if revocation::is_checked(std::slice::from_ref(&new.connection)) && !self.crl_cache {
+            let what = "`remote.revocation` was \"off\" when the client started: it has no place for CRLs that it fetches";
+            return Err(reload::needs_restart(&self.path, what));
+        }
+        if matches!((&old.broker, &new.broker), (Host::Address(_), Host::Name(_))) {
+            let what = "`broker.address` is a name now: a client that was started with an address can't look names up";
+            return Err(reload::needs_restart(&self.path, what));
+        }
+        for warning in &new.warnings {
+            tracing::warn!("{warning}");
+        }
+        let changes = new.picture.changes_since(&old.picture);
+        let settings = Settings {
+            connections: vec![Arc::new(new.connection.clone())],
+            retransmit: new.retransmit,
+            half_open: EndpointConfig::default().half_open,
+            remote_nat_port: new.nat_port,
+            addresses: None,
+        };
+        daemon.handle.set(settings).await?;
+        if new.broker != old.broker {
+            self.known.clear();
+        }
+        let text = reload::report(&self.path, &changes, &new.secrets);
+        let picture = new.picture.in_force_since(&old.picture);
+        // The device, the ports, the guard and whose rights we have stay as they are.
+        self.config.broker = new.broker;
+        self.config.port = new.port;
+        self.config.nat_port = new.nat_port;
+        self.config.connection = new.connection;
+        self.config.routes = new.routes;
+        self.config.secrets = new.secrets;
+        self.config.picture = picture;
+        self.guard.follow(&self.config, &daemon.net).await?;
+        self.apply(daemon).await?;
+        Ok(text)
     }
 
     async fn go_down(&mut self, daemon: &Daemon) -> anyhow::Result<()> {

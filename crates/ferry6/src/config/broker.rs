@@ -2,6 +2,7 @@
 
 use super::RUN_DIR;
 use super::connection::{self, Defaults, Sections};
+use super::picture::Picture;
 use super::reader::{Document, Section};
 use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
@@ -49,6 +50,8 @@ pub struct Broker {
     pub warnings: Vec<String>,
     /// The secrets it was read with, for when it is read anew and they cannot be.
     pub secrets: Secrets,
+    /// What it says, to tell what changed when it is read anew.
+    pub picture: Picture,
 }
 
 /// What a connection's clients get.
@@ -79,7 +82,8 @@ const CONNECTION: &str = "clients";
 
 pub(super) fn read(document: &Document) -> Result<Broker, UsageError> {
     let broker = document.read(read_root)?;
-    Ok(Broker { warnings: document.take_warnings(), secrets: document.take_secrets(), ..broker })
+    let picture = Picture::of(document);
+    Ok(Broker { warnings: document.take_warnings(), secrets: document.take_secrets(), picture, ..broker })
 }
 
 fn read_root(root: &Section<'_>) -> Option<Broker> {
@@ -174,6 +178,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
         directories: root.document().directories(),
         warnings: Vec::new(),
         secrets: Secrets::default(),
+        picture: Picture::default(),
     })
 }
 

@@ -2,7 +2,9 @@
 
 use super::RUN_DIR;
 use super::connection::{self, Defaults, Sections};
+use super::picture::Picture;
 use super::reader::{Document, Section};
+use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
 use super::values::{self, Host, Prefix6};
 use crate::cli::UsageError;
@@ -43,6 +45,10 @@ pub struct Client {
     pub directories: BTreeSet<PathBuf>,
     /// What should be seen, but is no fault.
     pub warnings: Vec<String>,
+    /// The secrets it was read with, for when it is read anew and they cannot be.
+    pub secrets: Secrets,
+    /// What it says, to tell what changed when it is read anew.
+    pub picture: Picture,
 }
 
 /// Which IPv6 routes go into the tunnel.
@@ -59,7 +65,8 @@ pub(super) const CONNECTION: &str = "tunnel";
 
 pub(super) fn read(document: &Document) -> Result<Client, UsageError> {
     let client = document.read(read_root)?;
-    Ok(Client { warnings: document.take_warnings(), ..client })
+    let picture = Picture::of(document);
+    Ok(Client { warnings: document.take_warnings(), secrets: document.take_secrets(), picture, ..client })
 }
 
 fn read_root(root: &Section<'_>) -> Option<Client> {
@@ -130,5 +137,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         process,
         directories: root.document().directories(),
         warnings: Vec::new(),
+        secrets: Secrets::default(),
+        picture: Picture::default(),
     })
 }

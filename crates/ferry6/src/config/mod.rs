@@ -5,6 +5,7 @@ mod client;
 mod connection;
 pub mod keys;
 mod per_cpu;
+pub mod picture;
 mod process;
 pub mod proposal;
 pub mod reader;
@@ -49,6 +50,14 @@ pub fn broker(path: &Path) -> Result<Broker, UsageError> {
 /// As [`broker`].
 pub fn broker_again(path: &Path, before: &Secrets) -> Result<Broker, UsageError> {
     Document::open_again(path, before).and_then(|document| broker_document(&document))
+}
+
+/// Reads a client's configuration once more, as [`broker_again`] does.
+///
+/// # Errors
+/// As [`client`].
+pub fn client_again(path: &Path, before: &Secrets) -> Result<Client, UsageError> {
+    Document::open_again(path, before).and_then(|document| client_document(&document))
 }
 
 /// Reads a client's configuration out of a document that is in memory already.

@@ -223,6 +223,22 @@ impl Document {
         self.secrets.borrow_mut().file(path)
     }
 
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What a file holds that was named as `file`, a secret that may not be read any more among them; `None` where no file was,
+    /// or it can't be read.
+    pub fn content(&self, file: &str) -> Option<Zeroizing<Vec<u8>>> {
+        let path = self.directory().join(file);
+        if !self.named.borrow().contains(&path) {
+            return None;
+        }
+        let kept = self.secrets.borrow().read(&path);
+        kept.or_else(|| path.is_file().then(|| super::keys::read(&path).ok()).flatten())
+    }
+
     /// What [`Self::secret_file`] read, and the file itself.
     pub fn take_secrets(&self) -> Secrets {
         self.secrets.take()

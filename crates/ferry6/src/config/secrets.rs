@@ -31,6 +31,11 @@ impl Secrets {
         &self.stood_in
     }
 
+    /// What this reading found in a file.
+    pub(super) fn read(&self, path: &Path) -> Option<Zeroizing<Vec<u8>>> {
+        self.read.get(path).cloned()
+    }
+
     /// Keeps the octets of a file that was read.
     pub(super) fn keep(&mut self, path: &Path, octets: Zeroizing<Vec<u8>>) {
         self.read.insert(path.to_owned(), octets);

@@ -1,6 +1,7 @@
 //! The command's end of the control socket.
 
 use super::{Request, Response};
+use crate::cli::UsageError;
 use crate::config::RUN_DIR;
 use anyhow::{Context as _, anyhow, bail};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -38,6 +39,7 @@ pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Response> {
     }
     match serde_json::from_slice(&answer).with_context(|| format!("{shown}: the answer is not understood"))? {
         Response::Error(text) => bail!("{text}"),
+        Response::Misconfigured(text) => Err(UsageError(text).into()),
         response => Ok(response),
     }
 }

@@ -32,7 +32,7 @@ pub enum Request {
     },
     /// A client connects now.
     Up,
-    /// A broker reads its configuration anew: what new tunnels must prove, CRLs among it.
+    /// It reads its configuration anew: what new tunnels must prove, CRLs, pools, routes.
     Reload,
     /// The daemon ends, as on SIGTERM.
     Stop,
@@ -78,6 +78,8 @@ pub enum Response {
     Done(String),
     /// What was wrong.
     Error(String),
+    /// To [`Request::Reload`]: the faults of the configuration, of which nothing was taken.
+    Misconfigured(String),
 }
 
 /// The whole of a daemon, as `ferry6 status --json` prints it.

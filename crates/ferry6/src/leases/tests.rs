@@ -292,3 +292,27 @@ proptest! {
         }
     }
 }
+
+/// The pools change under a running broker.
+#[test]
+fn other_pools_leave_what_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut leases = open(dir.path(), pool("2a00::100/120", &[]));
+    assert_eq!(ask(&mut leases, 1, "a@x.y", None).unwrap(), "2a00::101");
+    assert_eq!(ask(&mut leases, 2, "b@x.y", None).unwrap(), "2a00::102");
+    leases.release(IkeSaId(2));
+    // Both addresses are given to others: one is in use still, the other is free at once.
+    leases.set_pools(pools(pool("2a00::100/120", &[("c@x.y", "2a00::101"), ("d@x.y", "2a00::102")])));
+    assert_eq!(leases.in_use(), ["2a00::101".parse::<Ipv6Addr>().unwrap()]);
+    let error = ask(&mut leases, 3, "c@x.y", None).unwrap_err();
+    assert_eq!(error, "2a00::101 is fixed for c@x.y, but a@x.y uses it until its tunnel ends");
+    assert_eq!(ask(&mut leases, 4, "d@x.y", None).unwrap(), "2a00::102");
+    leases.release(IkeSaId(1));
+    assert_eq!(ask(&mut leases, 5, "c@x.y", None).unwrap(), "2a00::101");
+    assert_eq!(ask(&mut leases, 6, "a@x.y", None).unwrap(), "2a00::103");
+    // Another range altogether: who comes again gets one of it, even who was here before.
+    leases.set_pools(pools(pool("2a00::200/120", &[])));
+    leases.release(IkeSaId(6));
+    assert_eq!(ask(&mut leases, 7, "a@x.y", None).unwrap(), "2a00::201");
+    assert_eq!(ask(&mut leases, 8, "e@x.y", None).unwrap(), "2a00::202");
+}
