@@ -68,6 +68,8 @@ pub(crate) struct ChildRequest {
     place: Place,
     resource: Option<u32>,
     peer: Option<PeerRekey<Spi>>,
+    /// What the peer deleted meanwhile of which we know nothing: it may be what its answer makes, which was overtaken.
+    deleted: Vec<Spi>,
 }
 
 /// Where among the others a Child SA belongs.
@@ -105,6 +107,13 @@ impl ChildRequest {
     /// Whether it asks for one more Child SA, to stand beside others.
     pub(crate) fn is_beside(&self) -> bool {
         self.place == Place::Beside
+    }
+
+    /// The peer deleted a Child SA that we do not have, by the SPI that it receives with.
+    pub(crate) fn peer_deleted(&mut self, outbound: Spi) {
+        if self.deleted.len() < MAX_CHILDREN && !self.deleted.contains(&outbound) {
+            self.deleted.push(outbound);
+        }
     }
 
     /// Rekeys the Child SA with this inbound SPI, if that is still wanted.
@@ -195,7 +204,17 @@ impl ChildRequest {
         payloads.extend(place.rekeys().map(|spi| notify::about_esp(notify::REKEY_SA, spi)));
         payloads.extend(resource.map(per_resource::info));
         payloads.extend(offered);
-        let request = Self { offer, ke, groups_tried: tried, ni, reqid, place, resource, peer: None };
+        let request = Self {
+            offer,
+            ke,
+            groups_tried: tried,
+            ni,
+            reqid,
+            place,
+            resource,
+            peer: None,
+            deleted: Vec::new(),
+        };
         let pending = Pending::Child(Box::new(request));
         s.send(endpoint, now, common, ExchangeType::CreateChildSa, &payloads, pending);
         Ok(())
@@ -216,7 +235,7 @@ impl ChildRequest {
         if payloads.sa.is_none() {
             return self.on_refusal(s, endpoint, now, common, refusal(payloads));
         }
-        let Self { offer, ke, ni, reqid, place, resource, peer, .. } = self;
+        let Self { offer, ke, ni, reqid, place, resource, peer, deleted, .. } = self;
         let rekeys = place.rekeys();
         let local = child::local_policy(&s.connection, &s.lease);
         let agreed = offer.accept(payloads, &local).and_then(|negotiated| {
@@ -236,7 +255,7 @@ impl ChildRequest {
             }
         };
         let keys = s.sk_d.child(&endpoint.crypto, negotiated.selected.suite(), shared, &ni, nr);
-        let new = negotiated.inbound;
+        let (new, outbound) = (negotiated.inbound, negotiated.selected.peer_spi());
         let lost = peer.as_ref().is_some_and(|p| lower(&ni, nr) < p.lowest);
         let old = rekeys.filter(|old| s.child(*old).is_some());
         let agreed = payloads.has(notify::SA_RESOURCE_INFO);
@@ -287,6 +306,11 @@ impl ChildRequest {
             if let Some(peer) = peer {
                 s.retire(peer.made, Phase::ReplacedByPeer);
             }
+        }
+        if deleted.contains(&outbound) {
+            // Its DELETE came first, and was answered as one for an SA that is not there. The peer holds nothing any more.
+            s.deleted_by_peer(endpoint, common, outbound);
+            return s.if_without_children(endpoint, now, common);
         }
         State::Established(s)
     }

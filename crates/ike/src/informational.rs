@@ -75,10 +75,7 @@ impl Established {
         answer.extend(self.on_mobike(endpoint, common, token.path(), payloads));
         let deleted = !payloads.deletes.is_empty();
         self.respond(endpoint, common, now, token, &answer);
-        if deleted && self.closing.is_none() && !self.children.iter().any(Child::is_current) {
-            return self.without_children(endpoint, now, common);
-        }
-        State::Established(self)
+        if deleted { self.if_without_children(endpoint, now, common) } else { State::Established(self) }
     }
 
     /// Section 2.25.2: answered as usual, and our own rekey is forgotten.
@@ -108,32 +105,61 @@ impl Established {
         let mut ours = Vec::new();
         let spis = payloads.deletes.iter().filter(|d| d.protocol == protocol::ESP).flat_map(|d| &d.spis);
         for spi in spis.filter_map(|spi| Spi::new(*spi)) {
-            let Some(child) = self.children.iter().find(|c| c.outbound == spi) else { continue };
-            let (inbound, reqid, resource) = (child.inbound, child.reqid, child.resource);
-            if !matches!(self.pending, Some(Pending::DeleteChild(in_flight)) if in_flight == inbound) {
-                ours.push(inbound);
+            match self.deleted_by_peer(endpoint, common, spi) {
+                Some(inbound) if self.is_deleting(inbound) => {}
+                Some(inbound) => ours.push(inbound),
+                None => {
+                    if let Some(Pending::Child(request)) = &mut self.pending {
+                        request.peer_deleted(spi);
+                    }
+                }
             }
-            // Whoever deletes the old one sends on the new one.
-            let of_it = |c: &&Child| (c.reqid, c.resource, c.phase) == (reqid, resource, Phase::Fresh);
-            let fresh = self.children.iter().find(of_it);
-            if let Some(fresh) = fresh.map(|c| c.inbound).filter(|f| *f != inbound) {
-                self.use_outbound(endpoint, fresh);
-            }
-            let linger = endpoint.config.linger;
-            self.forget(&Task::DeleteChild(inbound));
-            self.forget(&Task::RekeyChild(inbound));
-            self.remove(endpoint, common, inbound, linger);
         }
         if ours.is_empty() { Vec::new() } else { vec![delete_esp(ours)] }
     }
 
-    /// The peer deleted our last Child SA and kept the IKE SA. A client asks for a new one; a broker waits for the client.
-    fn without_children(
+    fn is_deleting(&self, inbound: Spi) -> bool {
+        matches!(self.pending, Some(Pending::DeleteChild(in_flight)) if in_flight == inbound)
+    }
+
+    /// The peer deleted the Child SA that it receives on with this SPI. Returns our own SPI of it.
+    pub(crate) fn deleted_by_peer(
+        &mut self,
+        endpoint: &mut Endpoint,
+        common: &mut IkeSaCommon,
+        outbound: Spi,
+    ) -> Option<Spi> {
+        let child = self.children.iter().find(|c| c.outbound == outbound)?;
+        let (inbound, reqid, resource) = (child.inbound, child.reqid, child.resource);
+        // Whoever deletes the old one sends on the new one.
+        let of_it = |c: &&Child| (c.reqid, c.resource, c.phase) == (reqid, resource, Phase::Fresh);
+        let fresh = self.children.iter().find(of_it);
+        if let Some(fresh) = fresh.map(|c| c.inbound).filter(|f| *f != inbound) {
+            self.use_outbound(endpoint, fresh);
+        }
+        // What it was made to replace is left to nobody else.
+        let replaced = self.children.iter().filter(|c| c.phase == Phase::Replaced { by: inbound });
+        for old in replaced.map(|c| c.inbound).collect::<Vec<_>>() {
+            self.want(Task::DeleteChild(old));
+        }
+        let linger = endpoint.config.linger;
+        self.forget(&Task::DeleteChild(inbound));
+        self.forget(&Task::RekeyChild(inbound));
+        self.remove(endpoint, common, inbound, linger);
+        Some(inbound)
+    }
+
+    /// The peer deleted Child SAs. If our last one is among them and the IKE SA stays, a client asks for a new one; a broker
+    /// waits for the client.
+    pub(crate) fn if_without_children(
         mut self: Box<Self>,
         endpoint: &mut Endpoint,
         now: Now,
         common: &mut IkeSaCommon,
     ) -> State {
+        if self.closing.is_some() || self.children.iter().any(Child::is_current) {
+            return State::Established(self);
+        }
         if self.first_role == Role::Responder || matches!(self.pending, Some(Pending::Child(_))) {
             return State::Established(self);
         }

@@ -2,9 +2,10 @@
 
 use super::{established, no_ping_lost, secs};
 use crate::config::Connection;
+use crate::established::Task;
 use crate::event::Event;
 use crate::testing::{Fate, Pair, Side};
-use crate::wire::Header;
+use crate::wire::{ExchangeType, Header};
 use ferry6_crypto::Group;
 use std::time::Duration;
 
@@ -261,4 +262,56 @@ fn each_side_counts_its_own_requests() {
             .collect();
         assert_eq!(ids, [first, first + 1], "{side:?}");
     }
+}
+
+/// A DELETE of the Child SA that a request of ours makes, and that overtakes the answer to it: the answer then names an SA that the
+/// peer has no more (sections 1.4.1, 2.25.1).
+#[test]
+fn a_delete_that_overtakes_the_answer() {
+    for asker in [Side::Client, Side::Broker] {
+        for rekey in [true, false] {
+            let mut pair = established(|c, b| (c.dpd, b.dpd) = (Duration::ZERO, Duration::ZERO));
+            pair.run(secs(30));
+            pair.link.fate = Box::new(|message| match Header::parse(message) {
+                Ok(h) if h.response && h.exchange == ExchangeType::CreateChildSa => Fate::Delay(secs(5)),
+                _ => Fate::Deliver,
+            });
+            let old = spis(&pair);
+            let old: Vec<u32> =
+                old.into_iter().chain(pair.broker.live().iter().map(|sa| sa.inbound.spi.get())).collect();
+            let reqid = pair.host(asker).live()[0].reqid;
+            if rekey {
+                pair.act(asker, |e, now| e.rekey_child(now, reqid).unwrap());
+            } else {
+                task(&mut pair, asker, Task::NewChild);
+            }
+            pair.run(Duration::from_millis(500));
+            let deleter = asker.other();
+            let made = pair
+                .host(deleter)
+                .live()
+                .iter()
+                .map(|sa| sa.inbound.spi)
+                .find(|spi| !old.contains(&spi.get()));
+            task(&mut pair, deleter, Task::DeleteChild(made.expect("it has answered")));
+            pair.run(secs(1));
+            assert!(!pair.host(deleter).live().iter().any(|sa| Some(sa.inbound.spi) == made), "and deleted");
+            pair.run(secs(100));
+            pair.check_mirror().unwrap_or_else(|why| panic!("{asker:?} {rekey}: {why}"));
+            let ours = pair.host(asker);
+            assert!(!ours.live().iter().any(|sa| Some(sa.outbound.spi) == made), "{asker:?} {rekey}");
+            assert_eq!(ours.endpoint.children.len(), ours.live().len());
+        }
+    }
+}
+
+fn task(pair: &mut Pair, side: Side, task: Task) {
+    let ike = pair.host(side).endpoint.ike_sas()[0].ike;
+    pair.act(side, |endpoint, now| {
+        let spi = endpoint.spi_of(ike).unwrap();
+        endpoint.with_established(spi, |mut s, endpoint, common| {
+            s.want(task);
+            s.pump(endpoint, now, common)
+        });
+    });
 }
