@@ -149,14 +149,16 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         daemon.device(),
         machine.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     );
+    machine.tell(&daemon);
     let mut notices = Notices::default();
     loop {
         tokio::select! {
             () = daemon.stop.recv() => break,
             () = notices.wait() => notices.flush(),
             () = daemon.hangup.recv() => {
-                reload::answer(running.reload(&daemon, &mut machine).await);
+                reload::answer(&daemon.supervisor, running.reload(&daemon, &mut machine)).await;
             }
+            () = daemon.supervisor.due() => daemon.supervisor.alive(&daemon.handle),
             Some((request, reply)) = daemon.calls.recv() => match request {
                 Request::Status => daemon.answer_status(None, Some(machine.status()), reply),
                 Request::Rekey { what, which } => daemon.answer_rekey(what, which, reply),
@@ -166,7 +168,8 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
                 }
                 Request::Probe { which } => daemon.answer_probe(which, reply),
                 Request::Reload => {
-                    let _ = reply.send(reload::answer(running.reload(&daemon, &mut machine).await));
+                    let done = reload::answer(&daemon.supervisor, running.reload(&daemon, &mut machine)).await;
+                    let _ = reply.send(done);
                 }
                 Request::Stop => {
                     let _ = reply.send(Response::Done("stopping".to_owned()));
@@ -352,13 +355,22 @@ impl Machine {
     }
 
     async fn established(&mut self, daemon: &Daemon, up: &Established) {
+        self.tell(daemon);
         if let (Some(proxy), Some(address)) = (&mut self.proxy, up.lease.address) {
             proxy.add(&daemon.net, address).await;
             self.proxied.insert(up.ike, address);
         }
     }
 
+    /// To the service manager.
+    fn tell(&self, daemon: &Daemon) {
+        daemon
+            .supervisor
+            .status(|| format!("{}; addresses in use: {}", self.listen, self.leases.count_in_use()));
+    }
+
     async fn closed(&mut self, daemon: &Daemon, closed: &Closed) {
+        self.tell(daemon);
         if let (Some(proxy), Some(address)) = (&mut self.proxy, self.proxied.remove(&closed.ike)) {
             proxy.remove(&daemon.net, address).await;
         }

@@ -7,6 +7,7 @@ use crate::keylog::KeyLog;
 use crate::net::Net;
 use crate::revocation::{self, Checker};
 use crate::sandbox::{self, Confined, Files, Kind, Process};
+use crate::supervisor::Supervisor;
 use anyhow::{Context as _, anyhow, bail};
 use caps::{CapSet, Capability};
 use ferry6_crypto::CryptoProvider;
@@ -170,6 +171,8 @@ pub struct Daemon {
     pub stop: StopSignals,
     /// What has it read its configuration anew.
     pub hangup: Hangup,
+    /// Who hears how it is.
+    pub supervisor: Supervisor,
     /// Netlink.
     pub net: Net,
     /// Index of the tunnel device.
@@ -205,6 +208,7 @@ pub struct Prepared {
     role: &'static str,
     stop: StopSignals,
     hangup: Hangup,
+    supervisor: Supervisor,
     listener: UnixListener,
     socket: Socket,
     router: ferry6_tun_router::Prepared,
@@ -241,6 +245,7 @@ impl Prepared {
             role: setup.role,
             stop,
             hangup,
+            supervisor: Supervisor::of_environment(),
             listener,
             socket,
             process: setup.process.clone(),
@@ -303,6 +308,7 @@ impl Prepared {
             calls,
             stop: self.stop,
             hangup: self.hangup,
+            supervisor: self.supervisor,
             net: self.net,
             tun: self.tun,
             confined,
@@ -311,6 +317,7 @@ impl Prepared {
             _socket: self.socket,
         };
         tracing::debug!("rights: {}", daemon.confined.status().line());
+        daemon.supervisor.ready();
         Ok(daemon)
     }
 }
@@ -337,6 +344,7 @@ impl Daemon {
     /// does not wait for the peer.
     pub async fn finish(mut self) -> ExitCode {
         tracing::info!("stopping");
+        self.supervisor.stopping();
         let router = self.router;
         let mut stopping = tokio::task::spawn_blocking(move || router.stop(STOP_PATIENCE));
         loop {

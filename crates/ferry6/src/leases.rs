@@ -165,6 +165,11 @@ impl Leases {
         self.lock().set_pools(pools);
     }
 
+    /// How many addresses are in use now.
+    pub fn count_in_use(&self) -> usize {
+        self.lock().active.len()
+    }
+
     /// The addresses that are in use now.
     pub fn in_use(&self) -> Vec<Ipv6Addr> {
         self.lock().active.values().copied().collect()

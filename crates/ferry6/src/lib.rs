@@ -20,3 +20,4 @@ pub mod pki;
 pub mod reload;
 mod revocation;
 pub mod sandbox;
+pub mod supervisor;

@@ -4,6 +4,7 @@ use crate::cli::UsageError;
 use crate::config::picture::Change;
 use crate::config::secrets::Secrets;
 use crate::control::{Request, Response, connect};
+use crate::supervisor::Supervisor;
 use crate::{admin, config};
 use anyhow::{anyhow, bail};
 use std::fmt::Write as _;
@@ -98,8 +99,14 @@ pub(crate) fn report(path: &Path, changes: &[Change], secrets: &Secrets) -> Stri
     text
 }
 
-/// Into the log, and the answer for who asked.
-pub(crate) fn answer(result: anyhow::Result<String>) -> Response {
+/// Does it, and tells: the service manager that and when, the log and who asked of what came of it.
+pub(crate) async fn answer(
+    supervisor: &Supervisor,
+    work: impl Future<Output = anyhow::Result<String>>,
+) -> Response {
+    supervisor.reloading();
+    let result = work.await;
+    supervisor.ready();
     match result {
         Ok(text) => {
             for line in text.lines() {

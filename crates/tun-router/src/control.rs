@@ -743,6 +743,9 @@ impl Control {
             Command::Status { answer } => {
                 let _ = answer.send(crate::status::snapshot(self));
             }
+            Command::Ping { answer } => {
+                let _ = answer.send(());
+            }
             Command::Stop { patience } => {
                 self.stop_at = Some(Instant::now() + patience);
                 self.endpoint.close_all(now(), patience);

@@ -153,6 +153,7 @@ pub(crate) enum Command {
     RevocationChecked { ike: ike::event::IkeSaId, outcome: Result<(), ike::certs::CertError> },
     Set { settings: Box<ike::config::Settings>, answer: oneshot::Sender<()> },
     Status { answer: oneshot::Sender<RouterStatus> },
+    Ping { answer: oneshot::Sender<()> },
     Stop { patience: Duration },
 }
 
@@ -432,6 +433,13 @@ impl RouterHandle {
         addresses: Vec<Ipv4Addr>,
     ) -> Result<PathState, HandleError> {
         self.ask(|answer| Command::NetworkChanged { ike, addresses, answer }).await?
+    }
+    /// Answered by the control thread as soon as it comes to it.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn ping(&self) -> Result<(), HandleError> {
+        self.ask(|answer| Command::Ping { answer }).await
     }
     /// A snapshot of all SAs, flows and counters.
     ///

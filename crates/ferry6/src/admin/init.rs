@@ -25,6 +25,9 @@ const DAYS: u32 = 3650;
 /// Days of validity of the CRL; each `revoke` makes a new one, and an old one is not a fault (`remote.revocation = "ifuri"`).
 pub(super) const CRL_DAYS: u32 = 3650;
 const UNIT: &str = "/etc/systemd/system/ferry6-broker.service";
+/// Where the package puts it.
+const PACKAGED_UNIT: &str = "/usr/lib/systemd/system/ferry6-broker.service";
+const PACKAGED: &str = include_str!("../../../../packaging/systemd/ferry6-broker.service");
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -277,21 +280,31 @@ fn unit(args: &Args, site: &Site) -> anyhow::Result<Unit> {
         return Ok(Unit::NoSystemd);
     }
     let program = std::env::current_exe().context("where is this program?")?;
-    let configuration = std::path::absolute(site.configuration())?;
-    let text = unit_text(&program, &configuration);
+    let directory = std::path::absolute(site.directory())?;
+    // The package has brought it.
+    let standard = program == Path::new("/usr/bin/ferry6") && directory == Path::new(super::DIRECTORY);
+    if standard && Path::new(PACKAGED_UNIT).exists() {
+        return Ok(Unit::Written);
+    }
+    let text = unit_text(&program, &directory);
     write_public(Path::new(UNIT), text.as_bytes())?;
     Ok(Unit::Written)
 }
 
-fn unit_text(program: &Path, configuration: &Path) -> String {
-    format!(
-        "[Unit]\nDescription=ferry6 IPv6 tunnel broker\nAfter=network-online.target\nWants=network-online.target\n\n\
-         [Service]\nExecStart={} broker --config {}\nRestart=on-failure\nStateDirectory=ferry6\nRuntimeDirectory=ferry6\n\
-         RuntimeDirectoryPreserve=yes\n\n\
-         [Install]\nWantedBy=multi-user.target\n",
-        program.display(),
-        configuration.display()
-    )
+/// The packaged unit, with this program and this directory. A broker in another directory keeps its state there, in reach.
+fn unit_text(program: &Path, directory: &Path) -> String {
+    let directory = directory.display().to_string();
+    let text = PACKAGED
+        .replace("/usr/bin/ferry6 ", &format!("{} ", program.display()))
+        .replace("/etc/ferry6/broker.toml", &format!("{directory}/broker.toml"))
+        .replace("--dir /etc/ferry6", &format!("--dir {directory}"));
+    if directory == super::DIRECTORY {
+        return text;
+    }
+    text.replace("StateDirectory=ferry6\nStateDirectoryMode=0700\n", &format!("ReadWritePaths={directory}\n"))
+        // It may be anywhere.
+        .replace("ProtectHome=yes\n", "")
+        .replace("PrivateTmp=yes\n", "")
 }
 
 fn report(site: &Site, plan: &Plan, unit: Unit) -> String {
@@ -343,4 +356,24 @@ fn report(site: &Site, plan: &Plan, unit: Unit) -> String {
     };
     let _ = writeln!(out, "  ferry6 broker invite alice{dir}");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_of_another_place() {
+        assert_eq!(unit_text(Path::new("/usr/bin/ferry6"), Path::new("/etc/ferry6")), PACKAGED);
+        let text = unit_text(Path::new("/opt/ferry6"), Path::new("/srv/b"));
+        for line in [
+            "ExecStart=/opt/ferry6 broker --config /srv/b/broker.toml",
+            "ExecReload=/opt/ferry6 reload broker --dir /srv/b",
+            "ConditionPathExists=/srv/b/broker.toml",
+            "ReadWritePaths=/srv/b",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}: {text}");
+        }
+        assert!(!text.contains("/usr/bin") && !text.contains("/etc/ferry6"), "{text}");
+    }
 }

@@ -141,12 +141,14 @@ async fn serve(path: PathBuf, config: Client, keylog: Option<PathBuf>) -> anyhow
     tunnel.try_now();
     loop {
         let (retry, reauth) = (tunnel.retry_at(), tunnel.reauth_at());
+        daemon.supervisor.status(|| tunnel.headline());
         tokio::select! {
             () = daemon.stop.recv() => return tunnel.stop(daemon).await,
             () = notices.wait() => notices.flush(),
             () = daemon.hangup.recv() => {
-                reload::answer(tunnel.reload(&daemon).await);
+                reload::answer(&daemon.supervisor, tunnel.reload(&daemon)).await;
             }
+            () = daemon.supervisor.due() => daemon.supervisor.alive(&daemon.handle),
             () = watch.changed() => tunnel.network_changed(&daemon).await?,
             Some(result) = resolutions.recv() => tunnel.connect(&daemon, result).await?,
             () = sleep_until(retry), if retry.is_some() => tunnel.try_now(),
@@ -489,7 +491,7 @@ impl Tunnel {
                 let _ = reply.send(Response::Done(text.to_owned()));
             }
             Request::Reload => {
-                let _ = reply.send(reload::answer(self.reload(daemon).await));
+                let _ = reply.send(reload::answer(&daemon.supervisor, self.reload(daemon)).await);
             }
             // The loop ends by it.
             Request::Stop => {}
@@ -557,6 +559,20 @@ impl Tunnel {
         self.reason = Some("by command".to_owned());
         self.unapply(daemon).await?;
         self.guard.open(&daemon.net).await
+    }
+
+    /// One line for the service manager.
+    fn headline(&self) -> String {
+        let broker = &self.config.broker;
+        match (&self.state, self.applied.address) {
+            (State::Up { .. }, Some(address)) => format!("up at {broker}: {address}"),
+            (State::Up { .. }, None) => format!("up at {broker}"),
+            (State::Connecting(_) | State::Resolving, _) => format!("connecting to {broker}"),
+            (State::Waiting(_), _) => {
+                format!("no tunnel to {broker}: {}", self.reason.as_deref().unwrap_or("not tried yet"))
+            }
+            (State::Down, _) => "down by command".to_owned(),
+        }
     }
 
     fn status(&self) -> ClientStatus {

@@ -210,6 +210,9 @@ mod fault {
         let Some((_, fault)) = text.split_once(':').filter(|(name, _)| *name == thread) else { return };
         match fault.split_once('=').unwrap_or((fault, "")) {
             ("panic", _) => panic!("a fault on purpose"),
+            ("hang", seconds) => {
+                std::thread::sleep(std::time::Duration::from_secs(seconds.parse().unwrap_or(60)));
+            }
             ("open", path) => tracing::error!("fault: open {path}: {:?}", std::fs::File::open(path).err()),
             ("write", path) => tracing::error!("fault: write {path}: {:?}", std::fs::write(path, "").err()),
             ("execute", path) => {
