@@ -17,6 +17,7 @@ mod pki;
 mod runner;
 mod soak;
 mod strongswan;
+mod tmux;
 mod traffic;
 
 use anyhow::{Context, Result, bail, ensure};

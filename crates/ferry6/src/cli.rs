@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::config::reference;
-use crate::{broker, client, control, demo, import, logging, pki, reload};
+use crate::{broker, client, control, demo, import, logging, monitor, pki, reload};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -13,6 +13,7 @@ Examples:
   ferry6 client --config client.toml                run a client in the foreground
   ferry6 import /etc/iked.conf                      what it would be as broker.toml
   ferry6 status                                     flows and SAs of the running daemons
+  ferry6 monitor                                    the same, live
 
 Exit codes: 0 done, 1 failed at run time, 2 wrong usage or configuration.";
 
@@ -37,6 +38,8 @@ pub enum Command {
     Client(client::Args),
     /// Show flows, SAs, counters and leases of the running daemons.
     Status(control::status::Args),
+    /// Watch the running daemons in the terminal: tunnels, rates, round trips, drops, SAs, log.
+    Monitor(monitor::Args),
     /// Rekey Child SAs or IKE SAs now.
     Rekey(control::command::RekeyArgs),
     /// Bring the client's connection up (again), without waiting for the next try.
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Broker(args) => broker::run(args),
         Command::Client(args) => client::run(args),
         Command::Status(args) => control::status::run(args),
+        Command::Monitor(args) => monitor::run(args),
         Command::Rekey(args) => control::command::rekey(args),
         Command::Up(args) => control::command::up(args),
         Command::Down(args) => control::command::down(args),

@@ -9,6 +9,7 @@ mod iked;
 mod kernel;
 mod keylog;
 mod life;
+mod monitor;
 mod per_cpu;
 mod refusals;
 mod rekey;
@@ -137,6 +138,7 @@ pub fn all() -> Vec<Case> {
         revocation::cases(),
         forged::cases(),
         system::cases(),
+        monitor::cases(),
         configuration::cases(),
         defence::cases(),
         iked::cases(),

@@ -1,0 +1,122 @@
+//! `ferry6 monitor`: the running daemons, live in the terminal.
+//!
+//! Threads ask the control sockets (`view::ask`), one more waits for signals, and this one draws: whatever comes, it comes
+//! through one channel, or from the keyboard.
+
+mod app;
+mod bottom;
+mod draw;
+mod panels;
+mod theme;
+
+use crate::cli::UsageError;
+use crate::view::ask::{self, Watch};
+use anyhow::Context as _;
+use app::App;
+use ratatui::crossterm::event::{self, Event};
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+use theme::Theme;
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXAMPLES: &str = "\
+Examples:
+  ferry6 monitor
+  ferry6 monitor --socket /run/ferry6/client.sock
+
+Keys: q ends, arrows choose daemon and tunnel, ? tells the others. NO_COLOR=1 draws without colours. While it runs, IKE peers
+of a daemon with few tunnels are asked every ten seconds whether they are there, which measures the round trip.";
+
+/// How long to wait for a key before looking at everything else.
+const TURN: Duration = Duration::from_millis(50);
+/// It is drawn so often where nothing happens, as ages grow.
+const REDRAW: Duration = Duration::from_millis(500);
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Watch this control socket only (may be given several times); without it every socket in /run/ferry6 is watched.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Vec<PathBuf>,
+}
+
+/// Shows the daemons until `q`, SIGTERM or SIGINT.
+///
+/// # Errors
+/// No terminal ([`UsageError`]), or one that does not work.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        let text =
+            "monitor draws on a terminal, and stdin or stdout is none; for scripts: ferry6 status --json";
+        return Err(UsageError(text.to_owned()).into());
+    }
+    if std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty()) {
+        let text = "monitor draws on a terminal, and TERM names none that can: set it (TERM=xterm-256color)";
+        return Err(UsageError(text.to_owned()).into());
+    }
+    let stop = signals().context("cannot wait for signals")?;
+    let watch = Watch { sockets: args.socket.clone(), probe: true, log: true };
+    let news = ask::start(watch).context("cannot start a thread")?;
+    // From here on a panic restores the terminal before it is told.
+    let mut terminal = ratatui::try_init().context("the terminal does not work")?;
+    let mut app = App::new(Theme::from_environment());
+    let result = (|| {
+        let mut drawn: Option<Instant> = None;
+        let mut fresh = true;
+        loop {
+            while let Ok(news) = news.try_recv() {
+                app.take(news);
+                fresh = true;
+            }
+            if app.views.is_empty() {
+                app.nobody = ask::sockets(&args.socket).err().map(|error| format!("{error:#}"));
+            }
+            if fresh || drawn.is_none_or(|at| at.elapsed() >= REDRAW) {
+                let now = Instant::now();
+                terminal.draw(|frame| draw::draw(frame, &mut app, now))?;
+                drawn = Some(now);
+                fresh = false;
+            }
+            if app.ended || stop.try_recv().is_ok() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            if event::poll(TURN)? {
+                // What else comes is another size: it is drawn anew.
+                if let Event::Key(key) = event::read()? {
+                    app.key(key);
+                }
+                fresh = true;
+            }
+        }
+    })();
+    ratatui::restore();
+    result
+}
+
+/// SIGTERM, SIGHUP and, from elsewhere than the keyboard, SIGINT end it in order.
+fn signals() -> anyhow::Result<Receiver<()>> {
+    let (sender, receiver) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _guard = runtime.enter();
+    let (mut terminate, mut interrupt, mut hang_up) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+    drop(_guard);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+        });
+        let _ = sender.send(());
+    })?;
+    Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests;
