@@ -302,6 +302,8 @@ mod tests {
             (0x0000_0001_0000_1000, 0xffff_ffff, Ok(0x0000_0001_ffff_ffff)),
             (0x0000_0001_0000_1000, 0x0000_0fc0, Ok(0x0000_0002_0000_0fc0)),
             (0x0000_0001_0000_1000, 0x0000_0000, Ok(0x0000_0002_0000_0000)),
+            (0x0000_0001_0000_003f, 0x0000_0000, Ok(0x0000_0001_0000_0000)),
+            (0x0000_0001_0000_003f, 0xffff_ffff, Ok(0x0000_0001_ffff_ffff)),
             // case B: it spans two
             (0x0000_0001_0000_0010, 0xffff_ffff, Ok(0x0000_0000_ffff_ffff)),
             (0x0000_0001_0000_0010, 0xffff_ffd1, Ok(0x0000_0000_ffff_ffd1)),
@@ -355,7 +357,7 @@ mod tests {
             let (th, tl) = (self.top >> 32, self.top & 0xffff_ffff);
             let (seql, w) = (u64::from(low), self.size);
             let seqh = if tl >= w - 1 {
-                let bl = tl - w + 1;
+                let bl = tl + 1 - w;
                 if seql >= bl { Some(th) } else { Some(th + 1) }
             } else {
                 let bl = (tl + (1 << 32) - w + 1) & 0xffff_ffff;

@@ -33,6 +33,8 @@ counters! {
     // --- IKE_SA_INIT
     /// A first message, and no connection answers strangers.
     NotAResponder = "not_a_responder",
+    /// A first message of more than 4,096 octets.
+    InitTooLong = "init_too_long",
     /// The same request again, answered again (section 2.1).
     InitRepeated = "init_repeated",
     /// COOKIE was asked for, and nothing stored (section 2.6).

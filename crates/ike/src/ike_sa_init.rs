@@ -26,6 +26,9 @@ use std::sync::Arc;
 const MAX_COOKIES: u8 = 3;
 /// A cookie has 1 to 64 octets (section 2.6).
 const COOKIE_LEN: std::ops::RangeInclusive<usize> = 1..=64;
+/// A first message is kept until its sender has authenticated itself, as AUTH covers it; so it has a bound. Section 2 asks for 1,280
+/// octets, and for 3,000 if possible.
+const MAX_REQUEST: usize = 4096;
 /// Recognises a retransmitted request by all of it and its sender (section 2.1).
 pub(crate) type InitKey = (SocketAddr, [u8; 32]);
 
@@ -411,6 +414,9 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
     }
     if header.initiator_spi == 0 || header.message_id != 0 {
         return endpoint.counters.count(Counter::Malformed);
+    }
+    if octets.len() > MAX_REQUEST {
+        return endpoint.counters.count(Counter::InitTooLong);
     }
     let Ok(digest) = endpoint.crypto.hashes.digest(HashAlgorithm::Sha256, &[octets]) else { return };
     let Ok(digest) = <[u8; 32]>::try_from(digest) else { return };

@@ -1,4 +1,4 @@
-//! `docs/compliance.md` may only name tests that exist.
+//! `docs/compliance.md` and `docs/security.md` may only name tests that exist.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
@@ -27,25 +27,47 @@ fn functions(folder: &Path, out: &mut HashSet<String>) {
     }
 }
 
-#[test]
-fn every_test_that_is_named_exists() {
+fn known() -> HashSet<String> {
     let mut known = HashSet::new();
     for folder in ["crates", "interop", "benches"] {
         functions(&root().join(folder), &mut known);
     }
+    known
+}
+
+/// The last parts of `paths::like::this` in a text.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    let paths = text.split('`').skip(1).step_by(2).filter(|code| code.contains("::"));
+    paths.filter_map(|path| path.rsplit("::").next())
+}
+
+#[test]
+fn every_test_of_the_threat_model_exists() {
+    let known = known();
+    let text = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    // `module::tests` stands for all tests of a module.
+    let names: Vec<&str> = named(&text).filter(|name| *name != "tests").collect();
+    for name in &names {
+        assert!(known.contains(*name), "docs/security.md: no test {name}");
+    }
+    assert!(names.len() > 40, "only {} tests are named", names.len());
+}
+
+#[test]
+fn every_test_that_is_named_exists() {
+    let known = known();
     let text = fs::read_to_string(root().join("docs/compliance.md")).unwrap();
-    let mut named = 0;
+    let mut count = 0;
     for row in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| section")) {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
         assert_eq!(cells.len(), 5, "{row}");
         let [section, level, _, state, shown] = cells[..] else { unreachable!() };
         assert!(!section.is_empty() && !level.is_empty() && !shown.is_empty(), "{row}");
         assert!(["yes", "part", "no", "n/a"].contains(&state), "state of: {row}");
-        let tests = shown.split('`').skip(1).step_by(2).filter(|code| code.contains("::"));
-        for name in tests.map(|path| path.rsplit("::").next().unwrap()) {
+        for name in named(shown) {
             assert!(known.contains(name), "no test {name}: {row}");
-            named += 1;
+            count += 1;
         }
     }
-    assert!(named > 50, "only {named} tests are named");
+    assert!(count > 50, "only {count} tests are named");
 }

@@ -7,6 +7,7 @@ mod life;
 mod lossy;
 mod mobike;
 mod path_size;
+mod peers;
 mod per_resource;
 mod pki;
 mod protected;

@@ -26,7 +26,7 @@ pub(super) fn logged(change: impl FnOnce(&mut Connection, &mut Connection)) -> P
 }
 
 /// One message in clear, if it is protected by keys that we have. No message here is fragmented.
-fn decrypt(pair: &Pair, octets: &[u8]) -> Option<Vec<Payload>> {
+pub(super) fn decrypt(pair: &Pair, octets: &[u8]) -> Option<Vec<Payload>> {
     let header = Header::parse(octets).unwrap();
     let keys = pair.client.events.iter().find_map(|e| match e {
         Event::IkeKeys(k)
