@@ -132,9 +132,100 @@ fn invitations_are_made_listed_and_revoked_without_a_running_broker() {
     let crl = done(&ferry6(d, &["pki", "show", "b/ca.crl"]));
     assert_eq!(crl.matches(" on 20").count(), 2, "{crl}");
 
-    done(&ferry6(d, &["broker", "invite", "carol", "--dir", "b", "--swanctl", "carol"]));
+    done(&ferry6(d, &["broker", "invite", "carol", "--dir", "b", "--for", "strongswan"]));
     let conf = std::fs::read_to_string(d.join("carol/conf.d/carol.conf")).unwrap();
     assert!(conf.contains("id = carol@ferry6") && conf.contains("remote_addrs = 10.0.0.1"), "{conf}");
+}
+
+/// The password that the command told, and what is in the PKCS #12 that it opens: key and certificates as PEM, by openssl.
+fn opened(said: &str, p12: &[u8]) -> String {
+    let password = said.trim().rsplit(' ').next().unwrap();
+    assert!(password.len() == 23 && !said.contains("PRIVATE"), "{said}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p12");
+    std::fs::write(&file, p12).unwrap();
+    let open = |password: &str| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["pkcs12", "-legacy", "-nodes", "-passin", &format!("pass:{password}"), "-in"]);
+        openssl.arg(&file).output().expect("openssl is installed")
+    };
+    assert!(!open("another").status.success());
+    let output = open(password);
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn profiles_for_android_hold_all_that_the_app_asks_for() {
+    use base64ct::{Base64, Encoding as _};
+    let dir = site();
+    let d = dir.path();
+    let said = done(&ferry6(d, &["broker", "invite", "alice", "--dir", "b", "--for", "android"]));
+    assert_eq!(std::fs::metadata(d.join("alice.sswan")).unwrap().permissions().mode() & 0o777, 0o600);
+    let profile = std::fs::read(d.join("alice.sswan")).unwrap();
+    let profile: serde_json::Value = serde_json::from_slice(&profile).unwrap();
+    let at = |pointer: &str| profile.pointer(pointer).and_then(|v| v.as_str()).unwrap_or("");
+    assert_eq!(at("/type"), "ikev2-cert");
+    assert_eq!(
+        (at("/remote/addr"), at("/remote/id"), at("/local/id")),
+        ("10.0.0.1", "10.0.0.1", "alice@ferry6")
+    );
+    assert_eq!(profile["split-tunneling"]["subnets"][0], "::/0", "IPv4 stays outside");
+    let ca = Base64::decode_vec(at("/remote/cert")).unwrap();
+    let pem = std::fs::read_to_string(d.join("b/ca.crt")).unwrap();
+    assert!(pem.replace('\n', "").contains(&Base64::encode_string(&ca)), "the broker's CA");
+
+    let content = opened(&said, &Base64::decode_vec(at("/local/p12")).unwrap());
+    assert_eq!(content.matches("BEGIN PRIVATE KEY").count(), 1);
+    assert_eq!(content.matches("BEGIN CERTIFICATE").count(), 2, "alice's and the CA's: {content}");
+
+    // The same user's next profile takes the place of this one in the app.
+    let words = ["broker", "invite", "alice", "--dir", "b", "--for", "android", "--again", "--out", "-"];
+    let again: serde_json::Value = {
+        let output = ferry6(d, &words);
+        assert!(output.status.success(), "{}", text(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(again["uuid"], profile["uuid"]);
+    assert_ne!(again["local"]["p12"], profile["local"]["p12"]);
+    refused(&ferry6(d, &["broker", "invite", "bob", "--dir", "b", "--for", "android", "--qr"]), "--qr");
+    refused(
+        &ferry6(d, &["broker", "invite", "bob", "--dir", "b", "--for", "strongswan", "--out", "-"]),
+        "directory",
+    );
+    assert!(!d.join("b/users/bob.crt").exists(), "what was refused made no user");
+}
+
+#[test]
+fn profiles_for_apple_are_property_lists_that_refer_to_their_own_parts() {
+    let dir = site();
+    let d = dir.path();
+    let said = done(&ferry6(d, &["broker", "invite", "alice", "--dir", "b", "--for", "apple"]));
+    let profile = plist::Value::from_file(d.join("alice.mobileconfig")).unwrap();
+    let profile = profile.as_dictionary().unwrap();
+    assert_eq!(profile["PayloadType"].as_string(), Some("Configuration"));
+    let parts: Vec<_> =
+        profile["PayloadContent"].as_array().unwrap().iter().map(|v| v.as_dictionary().unwrap()).collect();
+    let part = |kind: &str| {
+        *parts
+            .iter()
+            .find(|p| p["PayloadType"].as_string() == Some(kind))
+            .unwrap_or_else(|| panic!("no {kind}"))
+    };
+    let uuids: std::collections::HashSet<_> =
+        parts.iter().map(|p| p["PayloadUUID"].as_string().unwrap()).collect();
+    assert_eq!(uuids.len(), parts.len(), "each its own");
+    let (identity, vpn) = (part("com.apple.security.pkcs12"), part("com.apple.vpn.managed"));
+    let tunnel = vpn["IKEv2"].as_dictionary().unwrap();
+    assert_eq!(tunnel["PayloadCertificateUUID"], identity["PayloadUUID"]);
+    assert_eq!(tunnel["CertificateType"].as_string(), Some("ECDSA256"));
+    assert_eq!(tunnel["RemoteAddress"].as_string(), Some("10.0.0.1"));
+    assert_eq!(tunnel["LocalIdentifier"].as_string(), Some("alice@ferry6"));
+    assert!(part("com.apple.security.root")["PayloadContent"].as_data().unwrap().starts_with(&[0x30, 0x82]));
+    assert!(!identity.contains_key("Password"), "it goes another way");
+    let content = opened(&said, identity["PayloadContent"].as_data().unwrap());
+    assert_eq!(content.matches("BEGIN PRIVATE KEY").count(), 1);
+    assert_eq!(content.matches("BEGIN CERTIFICATE").count(), 1, "no more than one may be in it: {content}");
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Invitation {
 }
 
 /// The certificates of a PEM text: at least one.
-fn certificates(pem: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+pub(super) fn certificates(pem: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let list =
         CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>().context("not PEM")?;
     ensure!(!list.is_empty(), "no certificate in it");

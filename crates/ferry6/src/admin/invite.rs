@@ -2,7 +2,7 @@
 
 use super::invitation::Invitation;
 use super::site::{Offer, Site, Standing};
-use super::{parse_name, swanctl, usage};
+use super::{parse_name, profiles, swanctl, usage};
 use crate::pki::authority::Credential;
 use crate::pki::store::{write_public, write_secret};
 use crate::pki::{Authority, Name, Profile, Validity};
@@ -19,7 +19,9 @@ Examples:
   ferry6 broker invite alice                        writes alice.ferry6
   ferry6 broker invite alice --qr                   and shows it as a QR code
   ferry6 broker invite alice --out - | ssh alice@laptop sudo ferry6 client join -
-  ferry6 broker invite bob --swanctl bob            for a strongSwan client: a directory of swanctl files
+  ferry6 broker invite bob --for strongswan         a directory of swanctl files, bob
+  ferry6 broker invite bob --for android            a profile for strongSwan's Android app, bob.sswan
+  ferry6 broker invite bob --for apple              a profile for iOS and macOS, bob.mobileconfig
 
 The file holds the user's private key: hand it over in private. `ferry6 client join --request` keeps the key on the client.";
 
@@ -36,17 +38,31 @@ pub struct InviteArgs {
     /// The user's name.
     #[arg(value_parser = parse_name)]
     name: String,
-    /// The file to write, `-` for standard output; NAME.ferry6 where it is left out.
-    #[arg(long, value_name = "FILE", conflicts_with = "swanctl")]
+    /// The file to write, `-` for standard output [default: NAME.ferry6, NAME.sswan, NAME.mobileconfig; for strongswan
+    /// the directory NAME].
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Show it as a QR code on the terminal, too.
-    #[arg(long, conflicts_with = "swanctl")]
+    #[arg(long)]
     qr: bool,
-    /// Instead, make a directory of swanctl files for a strongSwan client.
-    #[arg(long, value_name = "DIR")]
-    swanctl: Option<PathBuf>,
+    /// Whose client will read it.
+    #[arg(long = "for", value_name = "CLIENT", value_enum, default_value_t = Client::Ferry6)]
+    client: Client,
     #[command(flatten)]
     common: Common,
+}
+
+/// Whose clients an invitation can be made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Client {
+    /// `ferry6 client join`.
+    Ferry6,
+    /// strongSwan on Linux: files for /etc/swanctl.
+    Strongswan,
+    /// strongSwan's app.
+    Android,
+    /// What iOS, iPadOS and macOS have.
+    Apple,
 }
 
 /// Arguments of `sign`.
@@ -153,18 +169,33 @@ impl Prepared {
 /// No broker in the directory, a user who is there already, or a file that cannot be written.
 pub fn invite(args: &InviteArgs) -> anyhow::Result<ExitCode> {
     let name = &args.name;
-    let target = Target::of(args.out.as_deref(), name, args.swanctl.as_deref())?;
+    let client = args.client;
+    if args.qr && client != Client::Ferry6 {
+        return Err(usage("--qr is for ferry6's own invitations: leave --for away, or --qr"));
+    }
+    let target = Target::of(args.out.as_deref(), name, client)?;
     let prepared = prepare(name, &args.common)?;
     let issued: Credential = prepared.ca.issue(&prepared.profile)?;
     let chain = issued.certificates_pem();
+    let invitation = prepared.invitation(name, chain.clone(), Some(issued.key_pem.to_string()));
+    // What cannot be made leaves no user behind.
+    let profile = match client {
+        Client::Ferry6 | Client::Strongswan => None,
+        Client::Android => Some(profiles::android(&invitation)?),
+        Client::Apple => Some(profiles::apple(&invitation)?),
+    };
     prepared.record(name, &issued.certificate, &chain)?;
-    let invitation = prepared.invitation(name, chain, Some(issued.key_pem.to_string()));
     if let Target::Swanctl(directory) = &target {
         swanctl::write(directory, &invitation)?;
         println!(
             "wrote {}: copy its content into /etc/swanctl of {name}'s machine, then swanctl --load-all",
             directory.display()
         );
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(profile) = profile {
+        target.write(&profile.text)?;
+        target.tell_profile(&invitation, &profile.password);
         return Ok(ExitCode::SUCCESS);
     }
     let text = Zeroizing::new(invitation.to_text()?);
@@ -182,7 +213,7 @@ pub fn invite(args: &InviteArgs) -> anyhow::Result<ExitCode> {
 /// As [`invite`], or a request that is none.
 pub fn sign(args: &SignArgs) -> anyhow::Result<ExitCode> {
     let name = &args.name;
-    let target = Target::of(args.out.as_deref(), name, None)?;
+    let target = Target::of(args.out.as_deref(), name, Client::Ferry6)?;
     let request = crate::files::read_text(&args.request)
         .with_context(|| format!("cannot read {}", args.request.display()))?;
     let prepared = prepare(name, &args.common)?;
@@ -205,12 +236,20 @@ enum Target {
 
 impl Target {
     /// Refuses what stands in the way before anything is made.
-    fn of(out: Option<&Path>, name: &str, swanctl: Option<&Path>) -> anyhow::Result<Self> {
-        let (path, made): (PathBuf, fn(PathBuf) -> Self) = match (out, swanctl) {
-            (_, Some(directory)) => (directory.to_owned(), Self::Swanctl),
-            (Some(path), None) if path == Path::new("-") => return Ok(Self::Output),
-            (Some(path), None) => (path.to_owned(), Self::File),
-            (None, None) => (PathBuf::from(format!("{name}.ferry6")), Self::File),
+    fn of(out: Option<&Path>, name: &str, client: Client) -> anyhow::Result<Self> {
+        let directory = client == Client::Strongswan;
+        let path = match out {
+            Some(path) if path == Path::new("-") && directory => {
+                return Err(usage("an invitation for strongSwan is a directory: name one with --out"));
+            }
+            Some(path) if path == Path::new("-") => return Ok(Self::Output),
+            Some(path) => path.to_owned(),
+            None => PathBuf::from(match client {
+                Client::Ferry6 => format!("{name}.ferry6"),
+                Client::Strongswan => name.to_owned(),
+                Client::Android => format!("{name}.sswan"),
+                Client::Apple => format!("{name}.mobileconfig"),
+            }),
         };
         if path.symlink_metadata().is_ok() {
             return Err(usage(format!(
@@ -218,7 +257,7 @@ impl Target {
                 path.display()
             )));
         }
-        Ok(made(path))
+        Ok(if directory { Self::Swanctl(path) } else { Self::File(path) })
     }
 
     /// Says what was written, and what the user does with it; `rest` ends that command.
@@ -228,6 +267,23 @@ impl Target {
         println!("wrote {} for {}, valid until {until}", path.display(), prepared.profile.names[0]);
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         println!("there:  sudo ferry6 client join {file} {rest}");
+    }
+
+    /// On standard error where the profile itself goes to standard output.
+    fn tell_profile(&self, invitation: &Invitation, password: &str) {
+        let tell = |line: String| match self {
+            Self::Output => eprintln!("{line}"),
+            _ => println!("{line}"),
+        };
+        if let Self::File(path) = self {
+            tell(format!(
+                "wrote {} for {}, valid until {}",
+                path.display(),
+                invitation.name,
+                invitation.valid_until()
+            ));
+        }
+        tell(format!("its import asks for a password, which is kept nowhere: {password}"));
     }
 
     fn write(&self, text: &str) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ pub mod init;
 pub mod invitation;
 pub mod invite;
 pub mod join;
+pub mod profiles;
 pub mod site;
 pub mod swanctl;
 pub mod tunnels;

@@ -1,10 +1,9 @@
 //! An invitation for a strongSwan client: what belongs into its /etc/swanctl.
 
-use super::invitation::Invitation;
+use super::invitation::{Invitation, certificates};
 use super::make_directory;
+use super::profiles::{bare, identity_of};
 use crate::pki::store::{write_public, write_secret};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use std::path::Path;
 
 /// Makes the directory. On an error nothing of it stays.
@@ -29,19 +28,15 @@ fn write_files(directory: &Path, invitation: &Invitation) -> anyhow::Result<()> 
         &directory.join(format!("private/{name}.key")),
         invitation.key.as_deref().unwrap_or_default().as_bytes(),
     )?;
-    let identity = CertificateDer::pem_slice_iter(invitation.cert.as_bytes())
-        .flatten()
-        .next()
-        .and_then(|c| crate::config::keys::identities(&c).ok()?.into_iter().next())
-        .map_or_else(|| name.clone(), |id| id.to_string());
+    let leaf = certificates(&invitation.cert)?;
+    let identity = identity_of(&leaf[0]).unwrap_or_else(|| name.clone());
     let text = configuration(invitation, &identity);
     write_public(&directory.join(format!("conf.d/{name}.conf")), text.as_bytes())
 }
 
 fn configuration(invitation: &Invitation, identity: &str) -> String {
     let Invitation { name, broker, port, .. } = invitation;
-    // strongSwan tells an address by its looks and knows no `ip:`.
-    let broker_id = invitation.broker_id.strip_prefix("ip:").unwrap_or(&invitation.broker_id);
+    let broker_id = bare(&invitation.broker_id);
     let port = if *port == 500 { String::new() } else { format!("        remote_port = {port}\n") };
     format!(
         "# An IPv6 tunnel to {broker}, made by `ferry6 broker invite`. swanctl --load-all, then swanctl --initiate --child {name}\n\
