@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::config::reference;
-use crate::{broker, client, control, demo, import, logging, monitor, pki, reload};
+use crate::{broker, client, control, demo, doctor, import, logging, monitor, pki, reload};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ Examples:
   ferry6 import /etc/iked.conf                      what it would be as broker.toml
   ferry6 status                                     flows and SAs of the running daemons
   ferry6 monitor                                    the same, live
+  ferry6 doctor                                     why does it not work?
 
 Exit codes: 0 done, 1 failed at run time, 2 wrong usage or configuration.";
 
@@ -56,6 +57,8 @@ pub enum Command {
     Import(import::Args),
     /// Explain the keys of the configuration files.
     Config(reference::Args),
+    /// Find why it does not work: each check with its result and what to do.
+    Doctor(doctor::Args),
     /// Show a tunnel between two ferry6 processes in network namespaces made for it.
     Demo(demo::Args),
 }
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Pki(args) => pki::run(args),
         Command::Import(args) => import::run(args),
         Command::Config(args) => reference::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(args),
     };
     match result {

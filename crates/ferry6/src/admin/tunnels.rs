@@ -143,6 +143,22 @@ fn tunnel(directory: &Path, name: Option<&str>) -> anyhow::Result<Tunnel> {
     }
 }
 
+/// The configurations of all tunnels that were joined.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn configurations(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    Ok(tunnels(directory)?.into_iter().map(|t| t.configuration).collect())
+}
+
+/// The configuration of one of them.
+///
+/// # Errors
+/// There is none of this name.
+pub fn configuration(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    Ok(tunnel(directory, Some(name))?.configuration)
+}
+
 /// Brings a tunnel up and leaves it in the background.
 ///
 /// # Errors

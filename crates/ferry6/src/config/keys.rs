@@ -93,6 +93,15 @@ pub(super) fn secret_file(path: &Path, file: &std::fs::File) -> Result<Zeroizing
     read_open(path, file)
 }
 
+/// A file with a secret, by its name.
+///
+/// # Errors
+/// Unreadable, or readable by others.
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let file = std::fs::File::open(path).map_err(|e| cannot_read(path, &e))?;
+    secret_file(path, &file)
+}
+
 /// The first line of a file that was read, for passphrases and pre-shared keys.
 ///
 /// # Errors

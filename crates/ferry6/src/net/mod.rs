@@ -1,6 +1,7 @@
 //! The machine's network around the tunnel: addresses and routes (netlink), forwarding (sysctl), names (DNS).
 
 pub mod guard;
+pub mod picture;
 pub mod proxy;
 pub mod resolve;
 pub mod sysctl;
