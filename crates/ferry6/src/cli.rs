@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::config::reference;
-use crate::{broker, client, control, demo, doctor, import, logging, monitor, pki, reload};
+use crate::{broker, client, control, demo, doctor, exit, import, logging, manual, monitor, pki, reload};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -16,7 +16,8 @@ Examples:
   ferry6 monitor                                    the same, live
   ferry6 doctor                                     why does it not work?
 
-Exit codes: 0 done, 1 failed at run time, 2 wrong usage or configuration.";
+Exit codes: 0 done, 1 failed at run time, 2 wrong usage or configuration, 3 no daemon is running, 4 not permitted,
+5 another one is there already.";
 
 /// IPv6 across an IPv4-only network in a standard IPsec tunnel (IKEv2, ESP in UDP), wholly in userspace.
 #[derive(Debug, Parser)]
@@ -59,17 +60,20 @@ pub enum Command {
     Config(reference::Args),
     /// Find why it does not work: each check with its result and what to do.
     Doctor(doctor::Args),
+    /// Write the man pages.
+    #[command(hide = true)]
+    Man(manual::ManArgs),
+    /// Print completions for a shell.
+    #[command(hide = true)]
+    Completions(manual::CompletionArgs),
     /// Show a tunnel between two ferry6 processes in network namespaces made for it.
     Demo(demo::Args),
 }
 
-/// A fault of usage or configuration, for exit code 2. Everything else that fails is exit code 1.
+/// A fault of usage or configuration, for exit code 2; [`exit`] has the others.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
-
-/// Exit code for [`UsageError`]; clap uses the same.
-pub const EXIT_USAGE: u8 = 2;
 
 /// Reads the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
@@ -88,14 +92,15 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(args),
         Command::Config(args) => reference::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Man(args) => manual::man(&args),
+        Command::Completions(args) => manual::completions(&args),
         Command::Demo(args) => demo::run(args),
     };
     match result {
         Ok(code) => code,
         Err(error) => {
-            let usage = error.is::<UsageError>();
             eprintln!("error: {error:#}");
-            if usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+            ExitCode::from(exit::code(&error) as u8)
         }
     }
 }

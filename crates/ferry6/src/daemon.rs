@@ -90,10 +90,11 @@ fn harden() {
 /// With what to do.
 pub fn check_permission() -> anyhow::Result<()> {
     match caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
-        Ok(false) => bail!(
+        Ok(false) => Err(crate::exit::not_permitted(
             "not permitted: the tunnel device, its address and routes need CAP_NET_ADMIN. Run ferry6 as root, or give \
              it CAP_NET_ADMIN and CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=)"
-        ),
+                .to_owned(),
+        )),
         _ => Ok(()),
     }
 }

@@ -232,10 +232,10 @@ fn the_whole_life_of_a_tunnel() {
     until(|| world.carries());
 
     // A second daemon with the same socket or store says so, and the first one goes on.
-    fails(world.daemon("client"), 1, &["another ferry6 runs already", "client.sock"]);
+    fails(world.daemon("client"), 5, &["another ferry6 runs already", "client.sock"]);
     let config = fs::read_to_string(world.path("broker.toml")).unwrap();
     world.write("broker.toml", &config.replace("broker.sock", "other.sock"));
-    fails(world.daemon("broker"), 1, &["leases.redb is in use", "state_dir"]);
+    fails(world.daemon("broker"), 5, &["leases.redb is in use", "state_dir"]);
     assert!(world.carries());
 
     // An orderly end: DELETE, exit code 0, and everything as it was.
@@ -381,7 +381,7 @@ fn what_is_wrong_is_said_and_leaves_nothing_behind() {
     let Some(world) = World::new() else { return };
     let before = world.picture("broker");
     let held = world.cable.broker.run(|| UdpSocket::bind("0.0.0.0:4500")).unwrap();
-    fails(world.daemon("broker"), 1, &["UDP 0.0.0.0:4500", "in use"]);
+    fails(world.daemon("broker"), 5, &["UDP 0.0.0.0:4500", "in use"]);
     drop(held);
     world.cable.broker.tmpfs("/dev/net").unwrap();
     fails(world.daemon("broker"), 1, &["/dev/net/tun", "modprobe tun"]);
@@ -401,6 +401,6 @@ fn usage() {
     fails(run(&["klient"]), 2, &["client"]);
     fails(run(&["--log", "verbose", "status"]), 2, &["verbose", "debug"]);
     fails(run(&["rekey", "--ike", "--child"]), 2, &["cannot be used with"]);
-    fails(run(&["status", "--socket", nowhere.to_str().unwrap()]), 1, &["no ferry6 daemon is running"]);
+    fails(run(&["status", "--socket", nowhere.to_str().unwrap()]), 3, &["no ferry6 daemon is running"]);
     fails(run(&["--help"]), 0, &["Examples:", "Exit codes:"]);
 }

@@ -184,9 +184,9 @@ pub fn invite(args: &InviteArgs) -> anyhow::Result<ExitCode> {
         Client::Android => Some(profiles::android(&invitation)?),
         Client::Apple => Some(profiles::apple(&invitation)?),
     };
-    prepared.record(name, &issued.certificate, &chain)?;
+    let record = || prepared.record(name, &issued.certificate, &chain);
     if let Target::Swanctl(directory) = &target {
-        swanctl::write(directory, &invitation)?;
+        swanctl::write(directory, &invitation).and_then(|()| record()).inspect_err(|_| target.take_back())?;
         println!(
             "wrote {}: copy its content into /etc/swanctl of {name}'s machine, then swanctl --load-all",
             directory.display()
@@ -195,11 +195,13 @@ pub fn invite(args: &InviteArgs) -> anyhow::Result<ExitCode> {
     }
     if let Some(profile) = profile {
         target.write(&profile.text)?;
+        record().inspect_err(|_| target.take_back())?;
         target.tell_profile(&invitation, &profile.password);
         return Ok(ExitCode::SUCCESS);
     }
     let text = Zeroizing::new(invitation.to_text()?);
     target.write(&text)?;
+    record().inspect_err(|_| target.take_back())?;
     if args.qr {
         show_qr(&text)?;
     }
@@ -221,9 +223,9 @@ pub fn sign(args: &SignArgs) -> anyhow::Result<ExitCode> {
         .ca
         .sign(&prepared.profile, &request)
         .map_err(|e| usage(format!("{}: {e}", args.request.display())))?;
-    prepared.record(name, &certificate, &chain)?;
-    let invitation = prepared.invitation(name, chain, None);
+    let invitation = prepared.invitation(name, chain.clone(), None);
     target.write(&invitation.to_text()?)?;
+    prepared.record(name, &certificate, &chain).inspect_err(|_| target.take_back())?;
     target.tell(&prepared, &invitation, "--name THE-NAME-OF-THE-REQUEST");
     Ok(ExitCode::SUCCESS)
 }
@@ -284,6 +286,15 @@ impl Target {
             ));
         }
         tell(format!("its import asks for a password, which is kept nowhere: {password}"));
+    }
+
+    /// The user is not invited after all: [`Self::of`] saw that nothing was there before.
+    fn take_back(&self) {
+        let _ = match self {
+            Self::File(path) => std::fs::remove_file(path),
+            Self::Swanctl(directory) => std::fs::remove_dir_all(directory),
+            Self::Output => Ok(()),
+        };
     }
 
     fn write(&self, text: &str) -> anyhow::Result<()> {

@@ -38,8 +38,13 @@ pub struct RekeyArgs {
     pub socket: Option<PathBuf>,
 }
 
+const UP_EXAMPLES: &str = "\
+Examples:
+  ferry6 up                                         after `ferry6 down`, or at once instead of at the next try";
+
 /// Arguments of `up`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = UP_EXAMPLES)]
 pub struct UpArgs {
     /// Control socket of the daemon.
     #[arg(long, value_name = "PATH")]

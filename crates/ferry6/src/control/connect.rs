@@ -3,6 +3,7 @@
 use super::{Request, Response};
 use crate::cli::UsageError;
 use crate::config::RUN_DIR;
+use crate::exit;
 use anyhow::{Context as _, anyhow, bail};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -21,9 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Response> {
     let shown = socket.display();
     let stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => anyhow!("no ferry6 daemon is running: there is no {shown}"),
-        ErrorKind::ConnectionRefused => anyhow!("no ferry6 daemon is running: nobody answers on {shown}"),
-        ErrorKind::PermissionDenied => anyhow!("{shown}: not permitted; ask as root or as the daemon's user"),
+        ErrorKind::NotFound => exit::no_daemon(format!("no ferry6 daemon is running: there is no {shown}")),
+        ErrorKind::ConnectionRefused => {
+            exit::no_daemon(format!("no ferry6 daemon is running: nobody answers on {shown}"))
+        }
+        ErrorKind::PermissionDenied => {
+            exit::not_permitted(format!("{shown}: not permitted; ask as root or as the daemon's user"))
+        }
         _ => anyhow!("{shown}: {e}"),
     })?;
     stream.set_read_timeout(Some(PATIENCE)).context("control socket")?;
@@ -62,9 +67,9 @@ pub fn sockets(named: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
     };
     list.sort();
     if list.is_empty() {
-        bail!(
+        return Err(exit::no_daemon(format!(
             "no ferry6 daemon is running (no socket in {RUN_DIR}); name its socket with --socket if it is elsewhere"
-        );
+        )));
     }
     Ok(list)
 }

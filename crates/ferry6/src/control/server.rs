@@ -2,6 +2,7 @@
 
 use super::{Request, Response};
 use crate::config::RUN_DIR;
+use crate::exit;
 use crate::sandbox::{self, Process};
 use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -80,10 +81,12 @@ pub fn bind(path: &Path, process: &Process) -> anyhow::Result<(UnixListener, Soc
             bail!("{} is in the way: it is no socket", path.display());
         }
         match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => bail!(
-                "another ferry6 runs already: it answers on {}. Stop it, or set another socket: control = \"..\"",
-                path.display()
-            ),
+            Ok(_) => {
+                return Err(exit::busy(format!(
+                    "another ferry6 runs already: it answers on {}. Stop it, or set another socket: control = \"..\"",
+                    path.display()
+                )));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path)
                     .with_context(|| format!("cannot remove the stale {}", path.display()))?;

@@ -2,7 +2,8 @@
 
 use super::connect;
 use super::{Request, Response, Status, render};
-use anyhow::bail;
+use crate::exit::{self, Exit, Fault};
+use anyhow::anyhow;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,12 +39,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     for socket in &sockets {
         match connect::ask(socket, &Request::Status) {
             Ok(Response::Status(status)) => list.push(*status),
-            Ok(_) => faults.push(format!("{}: an answer to another question", socket.display())),
-            Err(error) => faults.push(format!("{error:#}")),
+            Ok(_) => faults.push(anyhow!("{}: an answer to another question", socket.display())),
+            Err(error) => faults.push(error),
         }
     }
     if list.is_empty() {
-        bail!("{}", faults.join("; "));
+        let exit = faults.first().map_or(Exit::NoDaemon, exit::code);
+        let text = faults.iter().map(|e| format!("{e:#}")).collect::<Vec<_>>().join("; ");
+        return Err(Fault { exit, text }.into());
     }
     let text = if args.json {
         let mut text = serde_json::to_string_pretty(&list)?;
@@ -53,7 +56,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         list.iter().map(render::status).collect::<Vec<_>>().join("\n")
     };
     for fault in &faults {
-        eprintln!("warning: {fault}");
+        eprintln!("warning: {fault:#}");
     }
     // `ferry6 status | head` closes the pipe early, which is no failure.
     match std::io::stdout().write_all(text.as_bytes()) {

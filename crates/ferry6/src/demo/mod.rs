@@ -24,8 +24,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
+const EXAMPLES: &str = "\
+Examples:
+  sudo ferry6 demo
+  sudo ferry6 demo --keep --pcap demo.pcap          look around in it, and at what crossed the IPv4 internet";
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Leave it all standing at the end, and say how to enter each host, until Ctrl-C.
     #[arg(long)]

@@ -23,6 +23,29 @@ Examples:
   ferry6 pki show ca.crt client.crt client.key
   ferry6 pki revoke --ca ca client.crt              then give ca.crl to the broker";
 
+const CA_EXAMPLES: &str = "\
+Examples:
+  ferry6 pki ca --cn \"my.domain CA\" --out ca
+  ferry6 pki ca --cn \"my.domain users\" --issuer ca --out users";
+
+const ISSUE_EXAMPLES: &str = "\
+Examples:
+  ferry6 pki issue --ca ca --san dns:tunnel.my.domain --out broker
+  ferry6 pki issue --ca ca --san email:client@my.domain --days 90 --out client";
+
+const REVOKE_EXAMPLES: &str = "\
+Examples:
+  ferry6 pki revoke --ca ca client.crt
+  ferry6 pki revoke --ca ca 4a1f9b --reason key-compromise";
+
+const CRL_EXAMPLES: &str = "\
+Examples:
+  ferry6 pki crl --ca ca --days 7";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  ferry6 pki show ca.crt client.crt client.key ca.crl";
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -70,6 +93,7 @@ impl ValidityArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = CA_EXAMPLES)]
 struct CaArgs {
     /// Common name of the CA.
     #[arg(long, value_name = "NAME")]
@@ -97,6 +121,7 @@ struct CaArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = ISSUE_EXAMPLES)]
 struct IssueArgs {
     /// The CA: NAME.crt and NAME.key.
     #[arg(long, value_name = "NAME")]
@@ -133,6 +158,7 @@ struct IssueArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = REVOKE_EXAMPLES)]
 struct RevokeArgs {
     /// The CA.
     #[arg(long, value_name = "NAME")]
@@ -149,6 +175,7 @@ struct RevokeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = CRL_EXAMPLES)]
 struct CrlArgs {
     /// The CA.
     #[arg(long, value_name = "NAME")]
@@ -165,6 +192,7 @@ struct CrlArgs {
 }
 
 #[derive(Debug, Parser)]
+#[command(after_help = SHOW_EXAMPLES)]
 struct ShowArgs {
     /// Certificates, CRLs or keys.
     #[arg(required = true)]
