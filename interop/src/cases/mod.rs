@@ -1,6 +1,7 @@
 //! The cases: what is tried between which peers.
 
 mod auth;
+mod by_hand;
 mod configuration;
 mod defence;
 mod flood;
@@ -122,6 +123,7 @@ impl Case {
 /// All cases, in the order in which they run.
 pub fn all() -> Vec<Case> {
     [
+        by_hand::cases(),
         suites::cases(),
         auth::cases(),
         rekey::cases(),
