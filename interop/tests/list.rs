@@ -37,3 +37,34 @@ fn the_performance_harness_tells_its_options() {
     assert!(output.status.success());
     assert!(String::from_utf8(output.stdout).unwrap().contains("--rounds"));
 }
+
+/// Each entry of the troubleshooting page names the case that provokes it and shows what doctor finds, and no case of doctor
+/// stands apart from it.
+#[test]
+fn each_symptom_has_a_case_that_provokes_it() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/troubleshooting.md")).unwrap();
+    let text = String::from_utf8(interop(&["--list"]).stdout).unwrap();
+    let cases: BTreeSet<&str> = text.lines().filter_map(|l| l.split_whitespace().next()).collect();
+    let quoted = |text: &str| -> Vec<String> {
+        let words = text.split('`').skip(1).step_by(2);
+        words.filter(|w| w.starts_with("doctor-")).map(str::to_owned).collect()
+    };
+    let mut named = BTreeSet::from(["doctor-healthy".to_owned()]);
+    let entries: Vec<&str> = page.split("\n### ").skip(1).collect();
+    assert!(entries.len() > 25, "{} entries", entries.len());
+    for entry in entries {
+        let title = entry.lines().next().unwrap();
+        let line = |begin: &str| {
+            entry.lines().find(|l| l.starts_with(begin)).unwrap_or_else(|| panic!("{title}: no {begin}"))
+        };
+        assert!(line("- **doctor:** ").len() > 20, "{title}");
+        assert!(line("- **Do:** ").len() > 10, "{title}");
+        let of_entry = quoted(line("- **Case:** "));
+        assert!(!of_entry.is_empty(), "{title}: no case");
+        named.extend(of_entry);
+    }
+    let there: BTreeSet<String> =
+        cases.into_iter().filter(|c| c.starts_with("doctor-")).map(str::to_owned).collect();
+    assert_eq!(named, there, "cases on the page, and cases that there are");
+}

@@ -18,6 +18,7 @@ pub mod icmp;
 pub mod mss;
 mod parking;
 mod path_mtu;
+pub mod probe;
 mod roaming;
 pub mod router;
 pub mod sad;

@@ -4,6 +4,7 @@ mod auth;
 mod by_hand;
 mod configuration;
 mod defence;
+mod doctor;
 mod flood;
 mod forged;
 mod iked;
@@ -143,6 +144,7 @@ pub fn all() -> Vec<Case> {
         monitor::cases(),
         configuration::cases(),
         defence::cases(),
+        doctor::cases(),
         iked::cases(),
         kernel::cases(),
     ]

@@ -44,7 +44,7 @@ fn faults(text: &str) -> (Vec<String>, Vec<String>) {
 fn others(patient: &Patient) -> Vec<String> {
     let own = patient.running().map(|s| s.pid);
     let word = patient.role.word();
-    processes::all()
+    processes::neighbours()
         .into_iter()
         .filter(|p| p.name == "ferry6" && Some(p.pid) != own)
         .filter(|p| {

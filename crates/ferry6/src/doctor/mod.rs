@@ -14,9 +14,14 @@ mod kernel;
 mod name;
 mod patient;
 mod ports;
+mod probe;
 mod processes;
+mod reach;
+mod return_route;
 mod routes;
 mod settings;
+mod sizes;
+mod through;
 mod vpn;
 
 pub use check::{Check, Outcome, Report};
@@ -26,6 +31,7 @@ use crate::cli::UsageError;
 use check::Findings;
 use patient::Patient;
 use std::io::Write as _;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -34,7 +40,7 @@ Examples:
   sudo ferry6 doctor                                all tunnels and the broker that this machine has
   sudo ferry6 doctor client alice
   sudo ferry6 doctor broker --config broker.toml
-  ferry6 doctor client --only name --only clock
+  ferry6 doctor client --only name --only udp-4500
   ferry6 doctor client --json | jq '.[].checks[] | select(.result == \"fail\")'
 
 Exit codes: 0 nothing failed, 1 something did, 2 wrong usage. docs/troubleshooting.md goes by symptom.";
@@ -75,6 +81,9 @@ pub struct Args {
     /// Only this check; may be given several times.
     #[arg(long, value_name = "CHECK", value_parser = known_check)]
     only: Vec<String>,
+    /// An IPv6 address to ping through the tunnel; the DNS servers that the broker tells, or else a public one, where it is left out.
+    #[arg(long, value_name = "ADDRESS")]
+    ping: Option<Ipv6Addr>,
     /// A name that has an IPv6 address, to look up while the tunnel is up.
     #[arg(long, value_name = "NAME", default_value = "one.one.one.one")]
     lookup: String,
@@ -83,6 +92,7 @@ pub struct Args {
 /// What the checks are told beside the configuration.
 #[derive(Clone, Debug)]
 struct Wishes {
+    ping: Option<Ipv6Addr>,
     lookup: String,
 }
 
@@ -111,15 +121,24 @@ const CHECKS: &[(&str, For, Run)] = &[
     ("vpn", For::Both, vpn::check),
     ("name", For::Client, name::check),
     ("broker-route", For::Client, routes::to_broker),
+    ("udp-500", For::Client, reach::port_500),
+    ("udp-4500", For::Client, reach::port_4500),
+    ("proposals", For::Client, reach::proposals),
+    ("nat", For::Client, reach::nat),
+    ("fragments", For::Client, sizes::fragments),
+    ("path-mtu", For::Client, sizes::mtu),
     ("forwarding", For::Broker, forwarding::forwarding),
     ("rp-filter", For::Broker, forwarding::rp_filter),
     ("firewall", For::Broker, forwarding::firewall),
     ("uplink", For::Broker, forwarding::uplink),
     ("pool-route", For::Broker, routes::of_pool),
+    ("return-route", For::Broker, return_route::check),
+    ("answers", For::Broker, reach::of_broker),
     ("address", For::Client, address::check),
     ("routes", For::Client, routes::of_client),
     ("leak-guard", For::Client, routes::leak_guard),
     ("traffic", For::Both, daemon::traffic),
+    ("inside", For::Client, through::check),
     ("dns", For::Client, dns::check),
 ];
 
@@ -140,7 +159,7 @@ fn known_check(text: &str) -> Result<String, String> {
 /// # Errors
 /// There is nothing to look at.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let wishes = Wishes { lookup: args.lookup.clone() };
+    let wishes = Wishes { ping: args.ping, lookup: args.lookup.clone() };
     let mut reports = Vec::new();
     for (role, path) in targets(args)? {
         let patient = Patient::new(role, path, wishes.clone())?;

@@ -1,5 +1,6 @@
 //! What the checks look at: the configuration, the running daemon, this machine's network. Each part may be missing.
 
+use super::probe::Answer;
 use super::settings::Settings;
 use super::{Role, Wishes};
 use crate::config::values::{self, Host};
@@ -10,6 +11,7 @@ use crate::net::picture::{AnyRoute, Link, Picture};
 use anyhow::Context as _;
 use caps::{CapSet, Capability};
 use netlink_packet_route::route::RouteType;
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
@@ -34,6 +36,18 @@ pub(super) struct Patient {
     pub(super) net: Net,
     /// The IPv4 addresses of the broker, or why there are none; a client's.
     pub(super) broker_addresses: Result<Vec<Ipv4Addr>, String>,
+    pub(super) answers: Answers,
+}
+
+/// What the broker said to the first, small question on its two ports: several checks begin with it.
+#[derive(Default)]
+pub(super) struct Answers([OnceCell<Answer>; 2]);
+
+impl Answers {
+    /// Asks once.
+    pub(super) fn on(&self, marked: bool, ask: impl FnOnce() -> Answer) -> Answer {
+        self.0[usize::from(marked)].get_or_init(ask).clone()
+    }
 }
 
 impl Patient {
@@ -87,6 +101,7 @@ impl Patient {
             runtime,
             net,
             broker_addresses: Err("a broker has none".to_owned()),
+            answers: Answers::default(),
         };
         if role == Role::Client {
             this.broker_addresses = match this.broker_host() {
@@ -102,6 +117,17 @@ impl Patient {
         match &self.client {
             Some(client) => Some(client.broker.clone()),
             None => values::host(&self.settings.text("broker", "address")?).ok(),
+        }
+    }
+
+    /// Its ports.
+    pub(super) fn broker_ports(&self) -> (u16, u16) {
+        match &self.client {
+            Some(client) => (client.port, client.nat_port),
+            None => (
+                self.settings.number("broker", "port").unwrap_or(500),
+                self.settings.number("broker", "nat_port").unwrap_or(4500),
+            ),
         }
     }
 

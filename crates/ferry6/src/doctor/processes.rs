@@ -16,17 +16,11 @@ fn namespace(of: &str) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{of}/ns/net")).ok()
 }
 
-/// All but ourselves that share our network namespace. What belongs to other users shows its namespace to root only, so that others
-/// see their own.
-pub(super) fn all() -> Vec<Process> {
-    let own = namespace("thread-self");
+/// All but ourselves.
+fn everybody() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| *pid != std::process::id())
-        .filter(|pid| {
-            let other = namespace(&pid.to_string());
-            own.is_some() && other == own
-        })
         .filter_map(|pid| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned();
             let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -37,6 +31,15 @@ pub(super) fn all() -> Vec<Process> {
         .collect()
 }
 
+/// Those that share our network namespace. What belongs to other users shows its namespace to root only, so that others see
+/// their own.
+pub(super) fn neighbours() -> Vec<Process> {
+    let own = namespace("thread-self");
+    let mut list = everybody();
+    list.retain(|p| own.is_some() && namespace(&p.pid.to_string()) == own);
+    list
+}
+
 /// Who has this socket open; root sees all, others their own.
 pub(super) fn holders(inode: u64) -> Vec<Process> {
     let wanted = format!("socket:[{inode}]");
@@ -44,7 +47,7 @@ pub(super) fn holders(inode: u64) -> Vec<Process> {
         let Ok(files) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else { return false };
         files.flatten().any(|f| fs::read_link(f.path()).is_ok_and(|to| to.to_str() == Some(&wanted)))
     };
-    all().into_iter().filter(holds).collect()
+    everybody().into_iter().filter(holds).collect()
 }
 
 impl std::fmt::Display for Process {

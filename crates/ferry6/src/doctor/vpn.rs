@@ -56,7 +56,7 @@ pub(super) fn check(patient: &Patient, found: &mut Findings) {
         }
     }
     let own = patient.running().map(|s| s.pid);
-    let daemons: Vec<String> = processes::all()
+    let daemons: Vec<String> = processes::neighbours()
         .into_iter()
         .filter(|p| Some(p.pid) != own && IKE_DAEMONS.contains(&p.name.as_str()))
         .map(|p| p.to_string())
