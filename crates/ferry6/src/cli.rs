@@ -1,7 +1,9 @@
 //! The command line.
 
 use crate::config::reference;
-use crate::{broker, client, control, demo, doctor, exit, import, logging, manual, monitor, pki, reload};
+use crate::{
+    broker, client, control, demo, doctor, exit, helper, import, logging, manual, monitor, pki, reload,
+};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -66,6 +68,9 @@ pub enum Command {
     /// Print completions for a shell.
     #[command(hide = true)]
     Completions(manual::CompletionArgs),
+    /// What a client starts for work that needs root's rights; not for people.
+    #[command(hide = true)]
+    Helper(helper::Args),
     /// Show a tunnel between two ferry6 processes in network namespaces made for it.
     Demo(demo::Args),
 }
@@ -94,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Man(args) => manual::man(&args),
         Command::Completions(args) => manual::completions(&args),
+        Command::Helper(args) => helper::run(args),
         Command::Demo(args) => demo::run(args),
     };
     match result {

@@ -259,6 +259,11 @@ impl Prepared {
         })
     }
 
+    /// The name of the tunnel device.
+    pub fn device(&self) -> &str {
+        self.router.tun_name()
+    }
+
     /// Gives away what is not needed any more, but for `files`; starts the threads.
     ///
     /// # Errors

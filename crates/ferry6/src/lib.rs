@@ -11,6 +11,7 @@ pub mod demo;
 pub mod doctor;
 pub mod exit;
 pub mod files;
+pub mod helper;
 pub mod import;
 pub mod keylog;
 pub mod lab;

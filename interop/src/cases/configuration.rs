@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 const USAGE: i32 = 2;
 /// Exit code for what the system refuses.
 const SYSTEM: i32 = 1;
+/// Exit code for a right that is missing.
+const NOT_PERMITTED: i32 = 4;
+/// Exit code where another one is there already.
+const BUSY: i32 = 5;
 
 /// An edit of a good configuration, and what the error must say.
 struct Edit {
@@ -288,7 +292,7 @@ fn port_in_use(env: &mut Env) -> Result<()> {
     for port in [500, 4500] {
         let _held = env.net.broker.run(|| UdpSocket::bind(("0.0.0.0", port)))?;
         let port = port.to_string();
-        refuses(env, Mode::Broker, &mut command(env, Mode::Broker, &file), SYSTEM, &[&port, "in use"])?;
+        refuses(env, Mode::Broker, &mut command(env, Mode::Broker, &file), BUSY, &[&port, "in use"])?;
     }
     Ok(())
 }
@@ -328,5 +332,5 @@ fn no_permission(env: &mut Env) -> Result<()> {
     let mut command = env.net.home.command("setpriv");
     command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--inh-caps=-all", "--"]);
     command.arg(binary).args(["client", "--config"]).arg(&file);
-    refuses(env, Mode::Client, &mut command, SYSTEM, &["CAP_NET_ADMIN"])
+    refuses(env, Mode::Client, &mut command, NOT_PERMITTED, &["CAP_NET_ADMIN"])
 }

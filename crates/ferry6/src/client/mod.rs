@@ -9,6 +9,7 @@ use crate::config::values::{Host, Prefix6, selector_prefixes};
 use crate::config::{self, Client, Routes};
 use crate::control::{ClientStatus, Request, Response};
 use crate::daemon::{self, Daemon, Prepared, Setup};
+use crate::helper::{self, Helper, Reason};
 use crate::logging;
 use crate::net::{Net, resolve, watch::Watch};
 use crate::notices::{self, Notices};
@@ -19,7 +20,7 @@ use backoff::{Backoff, Failure};
 use ferry6_crypto::SecureRandom;
 use ferry6_crypto::provider::OsRandom;
 use ferry6_ike::TrafficSelector;
-use ferry6_ike::config::{AddressConfig, EndpointConfig, Settings};
+use ferry6_ike::config::{AddressConfig, EndpointConfig, RemoteId, Settings};
 use ferry6_ike::event::{Closed, Established, IkeSaId, Lease};
 use ferry6_tun_router::RouterEvent;
 use ferry6_tun_router::router::ChildInfo;
@@ -133,10 +134,18 @@ async fn serve(path: PathBuf, config: Client, keylog: Option<PathBuf>) -> anyhow
     if matches!(config.broker, Host::Name(_)) {
         files = files.resolver();
     }
-    let mut daemon = Prepared::new(setup).await?.start(endpoint, None, files)?;
+    let prepared = Prepared::new(setup).await?;
+    let helper = Helper::start(&helper::Setup {
+        interface: prepared.device(),
+        dns: config.dns,
+        hooks: &config.hooks,
+        peer: peer(&config.connection.remote_id),
+        record: &config.control.with_extension("dns"),
+    })?;
+    let mut daemon = prepared.start(endpoint, None, files)?;
     tracing::info!("client {} of {}, device {}", config.connection.local_id, config.broker, daemon.device());
     let (resolved, mut resolutions) = mpsc::channel(1);
-    let mut tunnel = Tunnel::new(path, config, guard, resolved);
+    let mut tunnel = Tunnel::new(path, config, guard, helper, resolved);
     let mut notices = Notices::default();
     tunnel.try_now();
     loop {
@@ -221,6 +230,7 @@ struct Tunnel {
     remote_ts: Vec<TrafficSelector>,
     applied: Applied,
     guard: Guard,
+    helper: Helper,
     network: Network,
     reauth: Reauth,
 }
@@ -237,6 +247,7 @@ impl Tunnel {
         path: PathBuf,
         config: Client,
         guard: Guard,
+        helper: Helper,
         resolved: mpsc::Sender<Result<Vec<Ipv4Addr>, String>>,
     ) -> Self {
         Self {
@@ -254,13 +265,19 @@ impl Tunnel {
             remote_ts: Vec::new(),
             applied: Applied::default(),
             guard,
+            helper,
             network: Network::default(),
             reauth: Reauth::default(),
         }
     }
 
     /// An orderly end: DELETE, and nothing of us stays on the machine.
-    async fn stop(mut self, daemon: Daemon) -> anyhow::Result<ExitCode> {
+    async fn stop(mut self, mut daemon: Daemon) -> anyhow::Result<ExitCode> {
+        // While the device is there. A second signal does not wait.
+        tokio::select! {
+            () = self.helper.stop() => {}
+            () = daemon.stop.recv() => tracing::warn!("forced to stop: hooks and DNS are not waited for"),
+        }
         if let Err(error) = self.guard.open(&daemon.net).await {
             tracing::warn!("{error:#}");
         }
@@ -368,7 +385,7 @@ impl Tunnel {
         tracing::info!("tunnel up: {} at {}, {address}, {nat}", up.remote_id, up.path.remote);
         if !up.lease.dns.is_empty() {
             let list: Vec<String> = up.lease.dns.iter().map(ToString::to_string).collect();
-            tracing::info!("DNS servers of the broker (not set here): {}", list.join(", "));
+            tracing::info!("DNS servers that the broker tells: {}", list.join(", "));
         }
         self.apply(daemon).await
     }
@@ -433,6 +450,7 @@ impl Tunnel {
             Applied::default()
         };
         if wanted == self.applied {
+            self.tell_helper().await;
             return Ok(());
         }
         let (net, tun, metric) = (&daemon.net, daemon.tun, self.config.tunnel.metric);
@@ -462,7 +480,19 @@ impl Tunnel {
             tracing::info!("routes into {}: {}, metric {metric}", daemon.device(), list.join(", "));
         }
         self.applied = wanted;
+        self.tell_helper().await;
         Ok(())
+    }
+
+    /// Address and routes stand, or are gone: DNS and hooks follow.
+    async fn tell_helper(&mut self) {
+        if self.applied != Applied::default() {
+            self.helper.up(self.applied.address, &self.lease.dns).await;
+        } else if matches!(self.state, State::Down) {
+            self.helper.down(Reason::Command).await;
+        } else {
+            self.helper.down(Reason::Lost).await;
+        }
     }
 
     async fn call(&mut self, daemon: &Daemon, request: Request, reply: oneshot::Sender<Response>) {
@@ -597,6 +627,15 @@ impl Tunnel {
             routes: self.applied.routes.iter().map(ToString::to_string).collect(),
             leak_guard: self.guard.status(),
         }
+    }
+}
+
+/// The broker's identity as configured, for hooks.
+fn peer(id: &RemoteId) -> String {
+    match id {
+        RemoteId::Any => "any".to_owned(),
+        RemoteId::Exactly(id) => id.to_string(),
+        RemoteId::Pattern(pattern) => pattern.to_string(),
     }
 }
 

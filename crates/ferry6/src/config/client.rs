@@ -8,6 +8,7 @@ use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
 use super::values::{self, Host, Prefix6};
 use crate::cli::UsageError;
+use crate::helper::{Mode, check_hook};
 use crate::sandbox::Process;
 use ferry6_ike::config::{AddressConfig, RemoteId, Retransmit};
 use ferry6_ike::{Connection, Identity, TrafficSelector};
@@ -35,6 +36,10 @@ pub struct Client {
     pub routes: Routes,
     /// What belongs into the tunnel is unreachable while there is none.
     pub leak_guard: bool,
+    /// How the broker's DNS servers are set.
+    pub dns: Mode,
+    /// What is run when the tunnel is up or down.
+    pub hooks: Hooks,
     /// Where CRLs that were fetched are kept.
     pub crl_cache: PathBuf,
     /// Control socket.
@@ -58,6 +63,15 @@ pub struct Routes {
     pub explicit: Option<Vec<Prefix6>>,
     /// Whether `::/0` may be among them.
     pub default_route: bool,
+}
+
+/// Programs that are run with the rights that the client was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// When the tunnel is up, or has another address.
+    pub up: Option<PathBuf>,
+    /// When it is down.
+    pub down: Option<PathBuf>,
 }
 
 /// The name of a client's only connection.
@@ -103,7 +117,18 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         })
         .map_or(AddressConfig::Request(None), |f| f.value);
     let leak_guard = tunnel_section.flag("leak_guard").is_some_and(|f| f.value);
+    let dns = [Mode::Auto, Mode::Resolved, Mode::Resolvconf, Mode::Off].map(|mode| (mode.word(), mode));
+    let dns = tunnel_section.choice("dns", &dns).map_or(Mode::Auto, |f| f.value);
     tunnel_section.finish();
+    let hooks_section = root.section("hooks");
+    let hook = |key| {
+        let document = root.document();
+        // No file that is read again: not one of those that `path` names.
+        let found = hooks_section.text(key)?.map(|file| document.directory().join(file));
+        document.convert(found, |path| check_hook(path).map(|()| path.clone())).map(|f| f.value)
+    };
+    let hooks = Hooks { up: hook("up"), down: hook("down") };
+    hooks_section.finish();
     let sections = Sections::of(root);
     let remote_id = match &broker {
         Some(found) => RemoteId::Exactly(match &found.value {
@@ -132,6 +157,8 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         tunnel,
         routes,
         leak_guard,
+        dns,
+        hooks,
         crl_cache,
         control,
         process,

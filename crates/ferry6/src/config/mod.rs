@@ -16,7 +16,7 @@ mod tunnel;
 pub mod values;
 
 pub use broker::{Broker, Pool};
-pub use client::{Client, Routes};
+pub use client::{Client, Hooks, Routes};
 pub use tunnel::{Listen, Tunnel};
 
 use crate::cli::UsageError;

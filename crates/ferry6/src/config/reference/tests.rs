@@ -18,7 +18,8 @@ fn read(role: Role) -> BTreeSet<String> {
     } else {
         broker::read(&document).unwrap();
     }
-    let sections = ["broker", "listen", "local", "remote", "ike", "child", "pool", "tunnel", "connection"];
+    let sections =
+        ["broker", "listen", "local", "remote", "ike", "child", "pool", "tunnel", "connection", "hooks"];
     let inner = |k: &str| match k.strip_prefix("connection.") {
         Some(inner) if inner != "name" => inner.to_owned(),
         _ => k.to_owned(),
@@ -66,6 +67,13 @@ fn every_example_is_right() {
             // Of use with another key only.
             Some(("remote", "crl" | "revocation")) => format!("[remote]\nca = \"ca.crt\"\n{}\n", key.line()),
             Some(("pool", "fixed" | "dns")) => format!("[pool]\nrange = \"2a00::100/120\"\n{}\n", key.line()),
+            // A hook must be there.
+            Some(("hooks", name)) => {
+                let hook = dir.path().join(name);
+                std::fs::write(&hook, "").unwrap();
+                std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+                format!("[hooks]\n{}\n", key.line().replace("/etc/ferry6", &dir.path().display().to_string()))
+            }
             Some(("connection", _)) => format!("[[connection]]\n{}\n", key.line()),
             Some((section, _)) => format!("[{section}]\n{}\n", key.line()),
             None => key.line(),

@@ -1,0 +1,176 @@
+//! Work that needs rights which a client gives away: DNS servers and hooks.
+//!
+//! Before it locks itself in, a client starts this program once more (`ferry6 helper`, not for people), with all the rights that it was
+//! started with. What that process may do is fixed by its arguments: which interface, which hooks, which way to set DNS. Over a pair of
+//! sockets the client tells it no more than that the tunnel is up, with which address and DNS servers, or down ([`Event`]). Whoever
+//! takes the client over can't say anything else.
+//!
+//! When the client is gone, however it ended, the pair's end is, and the helper takes back what it had set.
+
+mod dns;
+mod run;
+
+pub use dns::Mode;
+pub use run::{Args, check_hook, run};
+
+use crate::config::Hooks;
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use std::net::Ipv6Addr;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+/// The longest message in octets.
+const LINE_LIMIT: u64 = 4096;
+/// DNS servers at most.
+const DNS_LIMIT: usize = 16;
+/// How long a hook, or a program that sets DNS, may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the client waits at its end until all is taken back: a hook and DNS.
+const STOP_PATIENCE: Duration = Duration::from_secs(22);
+
+/// What the client tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
+enum Event {
+    /// The tunnel is up, or has another address.
+    Up { address: Option<Ipv6Addr>, dns: Vec<Ipv6Addr>, reason: Reason },
+    /// It is down.
+    Down { reason: Reason },
+}
+
+/// Why, as FERRY6_REASON says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The tunnel came up.
+    Connected,
+    /// It has another address or other DNS servers.
+    Changed,
+    /// The broker is gone, or ended it.
+    Lost,
+    /// `ferry6 down`.
+    Command,
+    /// The client ends.
+    Stopped,
+    /// The client ended without a word.
+    Killed,
+}
+
+impl Reason {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Changed => "changed",
+            Self::Lost => "lost",
+            Self::Command => "command",
+            Self::Stopped => "stopped",
+            Self::Killed => "killed",
+        }
+    }
+}
+
+/// The client's end.
+#[derive(Debug, Default)]
+pub struct Helper {
+    stream: Option<UnixStream>,
+    /// What it was told last.
+    told: Option<(Option<Ipv6Addr>, Vec<Ipv6Addr>)>,
+}
+
+/// What a helper is started with.
+pub struct Setup<'a> {
+    /// The tunnel device.
+    pub interface: &'a str,
+    /// How DNS servers are set.
+    pub dns: Mode,
+    /// What is run.
+    pub hooks: &'a Hooks,
+    /// The broker's identity, as configured.
+    pub peer: String,
+    /// Where it notes what it has set, for the next one, should it be killed itself.
+    pub record: &'a Path,
+}
+
+impl Helper {
+    /// Starts it where there is something to do for it.
+    ///
+    /// # Errors
+    /// The process can't be started.
+    pub fn start(setup: &Setup<'_>) -> anyhow::Result<Self> {
+        if setup.hooks.up.is_none() && setup.hooks.down.is_none() {
+            match setup.dns.find() {
+                // One that was killed may have left something: who finds nothing to set DNS with can't take it back either.
+                Ok(None) => return Ok(Self::default()),
+                Ok(Some(_)) => {}
+                Err(text) => tracing::warn!("tunnel.dns: {text}: the broker's DNS servers will not be set"),
+            }
+        }
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("cannot start the helper")?;
+        let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
+        command.args(["helper", "--interface", setup.interface, "--dns", setup.dns.word()]);
+        command.arg("--record").arg(setup.record).arg("--peer").arg(&setup.peer);
+        for (flag, hook) in [("--up", &setup.hooks.up), ("--down", &setup.hooks.down)] {
+            if let Some(hook) = hook {
+                command.arg(flag).arg(hook);
+            }
+        }
+        // It is no service of its own, and has to do its work after Ctrl-C too.
+        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").process_group(0);
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+        // It is not waited for: it ends after us.
+        drop(command.spawn().context("cannot start the helper")?);
+        ours.set_nonblocking(true).context("cannot start the helper")?;
+        let stream = UnixStream::from_std(ours).context("cannot start the helper")?;
+        Ok(Self { stream: Some(stream), told: None })
+    }
+
+    /// The tunnel is up with this address and these DNS servers.
+    pub async fn up(&mut self, address: Option<Ipv6Addr>, dns: &[Ipv6Addr]) {
+        let dns: Vec<Ipv6Addr> = dns.iter().copied().take(DNS_LIMIT).collect();
+        let now = (address, dns.clone());
+        let reason = match &self.told {
+            Some(told) if *told == now => return,
+            Some(_) => Reason::Changed,
+            None => Reason::Connected,
+        };
+        self.told = Some(now);
+        self.send(&Event::Up { address, dns, reason }).await;
+    }
+
+    /// The tunnel is down.
+    pub async fn down(&mut self, reason: Reason) {
+        if self.told.take().is_some() {
+            self.send(&Event::Down { reason }).await;
+        }
+    }
+
+    /// The client ends: waits until all is taken back.
+    pub async fn stop(&mut self) {
+        self.down(Reason::Stopped).await;
+        let Some(mut stream) = self.stream.take() else { return };
+        let _ = stream.shutdown().await;
+        // It has nothing to say; its end is the answer.
+        let mut octet = [0];
+        if tokio::time::timeout(STOP_PATIENCE, stream.read(&mut octet)).await.is_err() {
+            tracing::warn!("a hook, or what sets DNS, takes longer than {} s", STOP_PATIENCE.as_secs());
+        }
+    }
+
+    async fn send(&mut self, event: &Event) {
+        let Some(stream) = &mut self.stream else { return };
+        let Ok(mut line) = serde_json::to_vec(event) else { return };
+        line.push(b'\n');
+        // It reads while no hook runs; what it has not read by then waits in the socket's buffer, which is larger than all of this.
+        let sent = tokio::time::timeout(PATIENCE, stream.write_all(&line)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::warn!("the helper is gone: DNS servers and hooks are not cared for any more");
+            self.stream = None;
+        }
+    }
+}
