@@ -36,6 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
             "doctor: ports blocked, fragments lost, small path, other proposals",
             path,
         ),
+        case("refused", Role::Both, "doctor: what the broker refuses, as both sides see it", refused),
         case("files", Role::Client, "doctor: certificates, clock, names, ports, device, rights", files),
         case("broker", Role::Broker, "doctor: what a broker's machine lacks", broker),
     ];
@@ -222,6 +223,9 @@ fn healthy(env: &mut Env) -> Result<()> {
     found.must("path-mtu", "ok", "takes 1500 octets")?;
     found.must("inside", "ok", SERVER)?;
     found.must("dns", "ok", SERVER)?;
+    let middle =
+        Findings::of(env, &env.net.broker, Mode::Broker, &config(&tunnel, Mode::Broker)?, &["client-nat"])?;
+    middle.must("client-nat", "ok", "changes it for 1; a NAT before this machine")?;
     // The probes leave one half-open IKE SA each at the most, and harm no tunnel.
     let status = tunnel.broker.ferry()?.status()?;
     let half_open = status[0]["router"]["half_open"].as_u64().context("half_open")?;
@@ -296,6 +300,13 @@ fn client(env: &mut Env) -> Result<()> {
     ip(home, "-6 rule add priority 100 table 77")?;
     doctor(("routes", "fail", "rule 100"))?;
     ip(home, "-6 rule del priority 100")?;
+    // As wg-quick does it.
+    ip(home, "-6 rule add priority 101 not fwmark 0xca6c table 77")?;
+    doctor(("routes", "fail", "rule 101 (not fwmark 0xca6c)"))?;
+    ip(home, "-6 rule del priority 101")?;
+    ip(home, "-6 rule add priority 102 fwmark 0x1 table 77")?;
+    doctor(("routes", "warn", "rule 102"))?;
+    ip(home, "-6 rule del priority 102")?;
     ip(home, "-6 route del default dev tun9 table 77")?;
     ip(home, &format!("-4 route add {}/32 dev tun9", article::BROKER_PUBLIC))?;
     doctor(("broker-route", "warn", "another VPN"))?;
@@ -377,6 +388,40 @@ fn path(env: &mut Env) -> Result<()> {
     // Nothing at all, as of a machine that is off.
     rule("ip daddr 5.6.7.8 drop")?;
     doctor(("udp-4500", "fail", "nothing comes back"))
+}
+
+/// What IKE says no to: a certificate, ESP proposals, an address.
+fn refused(env: &mut Env) -> Result<()> {
+    let mut spec = spec(env)?;
+    let good = spec.client_credentials.clone();
+    let other = Ca::new(&env.subdir("other")?, "other", KEY)?;
+    spec.client_credentials.entity = Some(other.issue("client", CLIENT_ID, KEY, Flaw::default())?);
+    let mut broker = spec.start_broker(env)?;
+    let refusal = |spec: &Spec, words: &str| -> Result<()> {
+        let mut client = spec.start_client(env)?;
+        wait_until(&format!("the client is told {words}"), Duration::from_secs(10), || {
+            let status = client.ferry()?.status()?;
+            Ok(status[0]["client"]["reason"].as_str().is_some_and(|r| r.contains(words)))
+        })?;
+        let file = client.ferry()?.dir().join("ferry6.toml");
+        must(env, &env.net.home, Mode::Client, &file, ("daemon", "fail", words))?;
+        client.ferry_mut()?.stop()
+    };
+    refusal(&spec, "AUTHENTICATION_FAILED")?;
+    let file = broker.ferry()?.dir().join("ferry6.toml");
+    must(env, &env.net.broker, Mode::Broker, &file, ("daemon", "warn", "auth_certificate 1"))?;
+
+    spec.client_credentials = good;
+    spec.client_esp = "aes128-sha512".into();
+    refusal(&spec, "NO_PROPOSAL_CHOSEN")?;
+    spec.client_esp = spec.broker_esp.clone();
+    // The only address is somebody else's.
+    broker.ferry_mut()?.stop()?;
+    spec.ferry_pool = format!(
+        "range = \"{CLIENT_ADDRESS}/128\"\nfixed = {{ \"other@my.domain\" = \"{CLIENT_ADDRESS}\" }}\n"
+    );
+    let _broker = spec.start_broker(env)?;
+    refusal(&spec, "INTERNAL_ADDRESS_FAILURE")
 }
 
 /// A client's configuration of files that are right, but for one thing each time.
@@ -490,8 +535,8 @@ fn tomorrow(dir: &Path) -> Result<Entity> {
 }
 
 fn broker(env: &mut Env) -> Result<()> {
-    let spec = spec(env)?;
-    let side = spec.start_broker(env)?;
+    let mut spec = spec(env)?;
+    let mut side = spec.start_broker(env)?;
     let file = side.ferry()?.dir().join("ferry6.toml");
     let host = &env.net.broker;
     let doctor = |found| must(env, host, Mode::Broker, &file, found);
@@ -525,10 +570,14 @@ fn broker(env: &mut Env) -> Result<()> {
     // The router takes the pool for on-link.
     env.net.firewall.remove_route(POOL, BROKER_IPV6)?;
     doctor(("return-route", "fail", "proxy_ndp"))?;
+    side.ferry_mut()?.stop()?;
+    spec.ferry_broker.tunnel = "proxy_ndp = \"eth0\"\n".into();
+    let _side = spec.start_broker(env)?;
+    doctor(("return-route", "ok", "proxy_ndp answers"))?;
     ip(host, "-6 route del default")?;
     doctor(("uplink", "fail", "no IPv6 default route"))?;
-    drop(side);
-    Ok(())
+    ip(host, "-6 route add default via fe80::1 dev eth0 metric 1024")?;
+    doctor(("uplink", "warn", "accept_ra"))
 }
 
 fn other_daemon(env: &mut Env) -> Result<()> {

@@ -134,6 +134,7 @@ const CHECKS: &[(&str, For, Run)] = &[
     ("pool-route", For::Broker, routes::of_pool),
     ("return-route", For::Broker, return_route::check),
     ("answers", For::Broker, reach::of_broker),
+    ("client-nat", For::Broker, reach::nat_of_clients),
     ("address", For::Client, address::check),
     ("routes", For::Client, routes::of_client),
     ("leak-guard", For::Client, routes::leak_guard),

@@ -264,3 +264,21 @@ pub(super) fn of_broker(patient: &Patient, found: &mut Findings) {
         }
     }
 }
+
+/// What a broker sees of its clients' NATs: whether they keep the port that IKE uses (RFC 7296 section 2.23).
+pub(super) fn nat_of_clients(patient: &Patient, found: &mut Findings) {
+    let Some(status) = patient.running() else { return found.skip("the daemon does not run") };
+    let sas: Vec<_> = status.router.ike_sas.iter().filter(|sa| sa.state == "established").collect();
+    if sas.is_empty() {
+        return found.skip("there is no tunnel");
+    }
+    let behind: Vec<_> = sas.iter().filter(|sa| sa.nat_remote).collect();
+    let kept = behind.iter().filter(|sa| sa.remote.ends_with(":4500") || sa.remote.ends_with(":500")).count();
+    let own = if sas.iter().any(|sa| sa.nat_local) { "; a NAT before this machine" } else { "" };
+    found.ok(format!(
+        "of {} clients {} are behind a NAT, which keeps the port for {kept} and changes it for {}{own}",
+        sas.len(),
+        behind.len(),
+        behind.len() - kept
+    ));
+}

@@ -73,12 +73,10 @@ pub(super) fn of_client(patient: &Patient, found: &mut Findings) {
     for rule in &patient.picture.rules {
         let Some(text) = diverts(patient, rule, own) else { continue };
         let hint = format!("ip -6 rule del priority {}, or end the VPN that set it", rule.priority);
-        // A rule that asks for something may be meant for other packets.
-        if rule.selector.is_empty() && patient.is_up() {
-            found.fail(text, hint)
-        } else {
-            found.warn(text, hint)
-        }
+        // A rule that asks for something may be meant for other packets; one for all but those (`not fwmark`, as wg-quick makes it)
+        // is meant for ours.
+        let all = rule.selector.is_empty() || rule.inverted;
+        if all && patient.is_up() { found.fail(text, hint) } else { found.warn(text, hint) }
     }
     let Some(status) = patient.running().filter(|_| patient.is_up()) else {
         let other =
@@ -113,12 +111,13 @@ pub(super) fn of_client(patient: &Patient, found: &mut Findings) {
     }
     if wanted.iter().any(|to| to == "::/0") {
         let others = main.iter().filter(|r| is_default_like(r) && r.interface != own);
-        for route in others.filter(|r| r.len > 0 || r.metric < metric) {
+        for route in others.filter(|r| r.len > 0 || r.metric <= metric) {
             let name = patient.picture.name(route.interface);
             let why = if route.len > 0 {
                 "is more specific than the tunnel's default route".to_owned()
             } else {
-                format!("has metric {}, better than the tunnel's {metric}", route.metric)
+                let better = if route.metric < metric { "better than" } else { "as good as" };
+                format!("has metric {}, {better} the tunnel's {metric}", route.metric)
             };
             let to = route.destination();
             found.fail(

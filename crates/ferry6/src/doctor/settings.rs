@@ -26,8 +26,8 @@ pub(super) struct Local {
 impl Settings {
     /// Nothing where it is no TOML.
     pub(super) fn read(path: &Path) -> Self {
-        let text = crate::config::keys::read(path).unwrap_or_default();
-        let table = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+        let text = crate::files::read_text(path).unwrap_or_default();
+        let table = text.parse().unwrap_or_default();
         Self { table, directory: path.parent().unwrap_or(Path::new("")).to_owned() }
     }
 

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::{IpVersion, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -85,6 +85,8 @@ pub struct Rule {
     pub to_table: bool,
     /// What it asks for, as `ip rule` writes it; empty for all packets.
     pub selector: String,
+    /// It is for all packets but those that the selector fits.
+    pub inverted: bool,
     /// Routes of the table with at most this prefix length are passed over.
     pub suppress: Option<u32>,
 }
@@ -243,6 +245,7 @@ fn rule(message: &RuleMessage, v6: bool) -> Rule {
         table: message.header.table.into(),
         to_table: message.header.action == RuleAction::ToTable,
         selector: String::new(),
+        inverted: message.header.flags.contains(RuleFlags::Invert),
         suppress: None,
     };
     let mut selector = Vec::new();
@@ -268,5 +271,8 @@ fn rule(message: &RuleMessage, v6: bool) -> Rule {
         }
     }
     rule.selector = selector.join(" ");
+    if rule.inverted {
+        rule.selector.insert_str(0, "not ");
+    }
     rule
 }
