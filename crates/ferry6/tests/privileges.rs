@@ -62,6 +62,10 @@ impl World {
 
     /// Starts a daemon; `top` goes to the top of its configuration, `fault` into its thread.
     fn spawn(&self, role: &str, top: &str, fault: &str) -> Daemon {
+        self.spawn_with(role, top, fault, "debug", &[])
+    }
+
+    fn spawn_with(&self, role: &str, top: &str, fault: &str, level: &str, words: &[&str]) -> Daemon {
         let rest = if role == "broker" {
             "state_dir = \"state\"\n[pool]\nrange = \"2a00::100/120\"\n[remote]\nca = \"ca.crt\"\n"
         } else {
@@ -75,8 +79,9 @@ impl World {
         let host = if role == "broker" { &self.cable.broker } else { &self.cable.client };
         let child = host
             .command(FERRY6)
-            .args(["--log", "debug", role, "--config"])
+            .args(["--log", level, role, "--config"])
             .arg(self.path(&format!("{role}.toml")))
+            .args(words)
             .env("FERRY6_TEST_FAULT", fault)
             .stdin(Stdio::null())
             .stderr(fs::File::create(&log).unwrap())
@@ -327,6 +332,57 @@ fn a_control_thread_that_fails_at_work_ends_the_daemon() {
     assert!(!broker.socket.exists(), "{log}");
     let status = client.end();
     assert!(status.success(), "the client, which never came up, ends in order: {status}: {}", client.log());
+}
+
+/// All that is secret in a tunnel's life is known here, by `--keylog` and the key files: none of it is in a log at the finest level.
+#[test]
+fn no_secret_is_in_the_finest_log() {
+    let Some(world) = World::new() else { return };
+    let keys = world.path("keys");
+    let broker = world.spawn_with("broker", "", "", "trace", &["--keylog", keys.to_str().unwrap()]);
+    let client = world.spawn_with("client", "", "", "trace", &[]);
+    until(|| client.status().is_some_and(|status| status["client"]["state"] == "up"));
+    let written = |name: &str| fs::read_to_string(keys.join(name)).unwrap().lines().count();
+    until(|| written("ikev2_decryption_table") == 1 && written("esp_sa") == 2);
+    assert!(client.ask(&["rekey"]).is_some());
+    until(|| written("esp_sa") == 4);
+    assert!(client.ask(&["rekey", "--ike"]).is_some());
+    until(|| written("ikev2_decryption_table") == 2);
+    let mut secrets = Vec::new();
+    for name in ["ikev2_decryption_table", "esp_sa"] {
+        // SPIs are shorter, and no secret.
+        let text = fs::read_to_string(keys.join(name)).unwrap().to_lowercase();
+        let words =
+            text.split(|c: char| !c.is_ascii_alphanumeric()).map(|word| word.trim_start_matches("0x"));
+        secrets.extend(
+            words.filter(|w| w.len() >= 32 && w.chars().all(|c| c.is_ascii_hexdigit())).map(str::to_owned),
+        );
+    }
+    assert!(secrets.len() >= 8, "two IKE SAs and two Child SAs have keys: {secrets:?}");
+    for name in ["broker.key", "client.key"] {
+        let text = fs::read_to_string(world.path(name)).unwrap().to_lowercase();
+        secrets.extend(
+            text.lines().filter(|line| !line.contains("-----") && line.len() >= 16).map(str::to_owned),
+        );
+    }
+    for daemon in [&broker, &client] {
+        // As hex, and as Rust prints octets.
+        let log = daemon.log().to_lowercase();
+        assert!(log.contains("trace") || log.contains("debug"), "the log is not fine: {log}");
+        let digits: String = log.chars().filter(char::is_ascii_hexdigit).collect();
+        for secret in &secrets {
+            assert!(!log.contains(secret.as_str()), "{secret} is in the log: {log}");
+            if let Ok(octets) = hex(secret) {
+                let numbers = octets[..12].iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+                assert!(!log.contains(&numbers), "{secret} is in the log as numbers: {log}");
+                assert!(!digits.contains(&secret[..32]), "{secret} is in the log in groups: {log}");
+            }
+        }
+    }
+}
+
+fn hex(text: &str) -> Result<Vec<u8>, std::num::ParseIntError> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16)).collect()
 }
 
 #[test]

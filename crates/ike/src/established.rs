@@ -28,6 +28,12 @@ use std::time::{Duration, Instant};
 /// After this long no peer retransmits a request any more; its cached response goes.
 const CACHED_RESPONSE: Duration = Duration::from_secs(180);
 
+/// With fewer message IDs left, an IKE SA is rekeyed whatever its lifetime; with fewer than the second, it is closed.
+const FEW_IDS: u32 = 1 << 20;
+const LAST_IDS: u32 = 8;
+/// Between two attempts of such a rekey.
+const RETRY_IDS: Duration = Duration::from_secs(30);
+
 /// A Child SA that the peer does not use yet is not rekeyed before this.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -419,6 +425,15 @@ impl Established {
         now: Now,
         common: &mut IkeSaCommon,
     ) -> State {
+        if self.closing.is_none() && self.window.ids_left() < FEW_IDS {
+            if self.window.ids_left() < LAST_IDS {
+                let why = "its message IDs are used up and it could not be rekeyed";
+                return self.close(endpoint, now, common, CloseReason::Expired(why));
+            }
+            let due = now.monotonic + RETRY_IDS;
+            let at = common.timers.get(Timer::RekeyIke).map_or(due, |at| at.min(due));
+            common.timers.set(Timer::RekeyIke, at);
+        }
         while !self.window.is_busy() {
             if self.closing.is_some() {
                 let exchange = ExchangeType::Informational;

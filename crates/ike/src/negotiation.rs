@@ -449,4 +449,65 @@ mod tests {
             );
         }
     }
+    /// RFC 8247 sections 2.1 to 2.4 and RFC 8221 sections 4 to 6: what must not, should not or need not be there is chosen by nobody,
+    /// whatever the configuration says.
+    #[test]
+    fn weak_algorithms_are_never_chosen() {
+        let ike = [IkeProposal {
+            ciphers: Cipher::ALL.to_vec(),
+            integs: Integ::ALL.to_vec(),
+            prfs: Prf::ALL.to_vec(),
+            groups: Group::ALL.to_vec(),
+        }];
+        let esp = [EspProposal {
+            ciphers: Cipher::ALL.to_vec(),
+            integs: Integ::ALL.to_vec(),
+            groups: Group::ALL.to_vec(),
+            esn: vec![true, false],
+        }];
+        let aes = Transform { key_length: Some(128), ..Transform::new(ENCR, 12) };
+        let offer = |protocol, transforms: &[Transform]| {
+            let spi = if protocol == protocol::ESP { vec![1, 0, 0, 1] } else { vec![] };
+            [Proposal { number: 1, protocol, spi, transforms: transforms.to_vec() }]
+        };
+        let good_ike = [aes, Transform::new(PRF, 5), Transform::new(INTEG, 12), Transform::new(KE, 14)];
+        let good_esp = [aes, Transform::new(INTEG, 12), Transform::new(ESN, 0)];
+        let taken = |transforms: &[Transform], protocol| {
+            let offer = offer(protocol, transforms);
+            if protocol == protocol::ESP {
+                select_esp(&esp, &offer, None).is_some()
+            } else {
+                select_ike(&ike, &offer, None, false).is_some()
+            }
+        };
+        for (protocol, good) in [(protocol::IKE, &good_ike[..]), (protocol::ESP, &good_esp[..])] {
+            assert!(taken(good, protocol));
+            for (at, transform) in good.iter().enumerate() {
+                let weak: &[u16] = match transform.transform_type {
+                    // DES_IV64, DES, 3DES, RC5, IDEA, CAST, Blowfish, 3IDEA, DES_IV32, NULL, and a cipher without integrity
+                    ENCR => &[1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13],
+                    // HMAC_MD5, HMAC_TIGER
+                    PRF => &[1, 3],
+                    // NONE, HMAC_MD5_96, DES_MAC, KPDK_MD5, HMAC_MD5_128
+                    INTEG => &[0, 1, 3, 4, 6],
+                    // NONE, MODP of 768, 1024 and 1536 bits, and those with subgroups
+                    KE => &[0, 1, 2, 5, 22, 23, 24],
+                    _ => &[],
+                };
+                for &id in weak {
+                    let mut other = good.to_vec();
+                    other[at] = Transform { id, ..*transform };
+                    assert!(!taken(&other, protocol), "{}", other[at]);
+                    other[at].key_length = None;
+                    assert!(!taken(&other, protocol), "{}", other[at]);
+                }
+                // And without any of that type: a cipher without integrity is no suite.
+                if transform.transform_type != ESN {
+                    let mut without = good.to_vec();
+                    without.remove(at);
+                    assert!(!taken(&without, protocol), "without {transform}");
+                }
+            }
+        }
+    }
 }

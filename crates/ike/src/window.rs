@@ -283,11 +283,23 @@ impl Window {
         self.in_flight = Some(Request { content, flight, made_smaller: false, other: None });
     }
 
+    /// How many message IDs are left in the direction that has fewer: they do not begin anew under the same keys (section 2.2).
+    pub(crate) fn ids_left(&self) -> u32 {
+        u32::MAX - self.next_request.max(self.expected_request)
+    }
+
+    /// As if so many requests had gone from this end, or come to it.
+    #[cfg(test)]
+    pub(crate) fn skip_ids(&mut self, sent: u32, received: u32) {
+        self.next_request += sent;
+        self.expected_request += received;
+    }
+
     fn next_id(&mut self) -> u32 {
         assert!(self.in_flight.is_none(), "the window is one request wide");
         let id = self.next_request;
-        // After 2^32 messages an IKE SA was rekeyed long ago (section 2.2).
-        self.next_request = self.next_request.wrapping_add(1);
+        // `ids_left` ends the IKE SA before.
+        self.next_request = self.next_request.saturating_add(1);
         self.response_parts = None;
         id
     }
@@ -494,7 +506,7 @@ impl Window {
         if id == self.expected_request {
             return match self.open(message, false)? {
                 Opened::Whole(plain) => {
-                    self.expected_request = self.expected_request.wrapping_add(1);
+                    self.expected_request = self.expected_request.saturating_add(1);
                     self.request_parts = None;
                     self.answered = None;
                     // Who sends smaller fragments has found that larger ones are lost; so will be ours.

@@ -166,6 +166,43 @@ fn ikev2_key_derivation() {
     });
 }
 
+/// NIST ACVP, with SHA-256 and SHA-512: SKEYSEED, key stream of the IKE SA, of Child SAs without and with PFS, and a rekey.
+#[test]
+fn ikev2_key_derivation_with_sha2() {
+    let mut run = 0;
+    for block in include_str!("data/ikev2-kdf.txt").split("\n\n") {
+        let value = |name: &str| {
+            let lines = block.lines().filter_map(|line| line.split_once(" = "));
+            lines.clone().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("{name} is missing")).1
+        };
+        let octets = |name: &str| hex(value(name));
+        let prf = match value("prf") {
+            "HMAC_SHA2_256" => Prf::HmacSha256,
+            "HMAC_SHA2_512" => Prf::HmacSha512,
+            other => panic!("{other}"),
+        };
+        let nonces = [octets("ni"), octets("nr")].concat();
+        run += 1;
+        for_both(|provider| {
+            let of = |key: &[u8]| provider.hashes.prf(prf, key);
+            let stream = |key: &[u8], seed: &[&[u8]], name: &str| {
+                let expected = octets(name);
+                assert_eq!(of(key).prf_plus(seed, expected.len()).expose(), expected, "{prf:?} {name}");
+                expected
+            };
+            let seed = of(&nonces).compute(&[&octets("secret")]);
+            assert_eq!(seed.expose(), octets("skeyseed"), "{prf:?}");
+            let keymat = stream(seed.expose(), &[&nonces, &octets("spis")], "keymat");
+            let sk_d = &keymat[..prf.output_len()];
+            stream(sk_d, &[&nonces], "child");
+            stream(sk_d, &[&octets("secret_new"), &nonces], "child_new");
+            let rekeyed = of(sk_d).compute(&[&octets("secret_new"), &nonces]);
+            assert_eq!(rekeyed.expose(), octets("rekey"), "{prf:?}");
+        });
+    }
+    assert_eq!(run, 2);
+}
+
 #[test]
 #[should_panic(expected = "255 blocks")]
 fn prf_plus_ends_after_255_blocks() {

@@ -2,8 +2,9 @@
 
 use super::{established, no_ping_lost, secs};
 use crate::config::Connection;
+use crate::endpoint::State;
 use crate::established::Task;
-use crate::event::Event;
+use crate::event::{CloseReason, Event};
 use crate::testing::{Fate, Pair, Side};
 use crate::wire::{ExchangeType, Header};
 use ferry6_crypto::Group;
@@ -314,4 +315,40 @@ fn task(pair: &mut Pair, side: Side, task: Task) {
             s.pump(endpoint, now, common)
         });
     });
+}
+
+/// Section 2.2: an IKE SA whose message IDs come to their end is rekeyed, also where its lifetime has none, or closed.
+#[test]
+fn message_ids_do_not_begin_anew() {
+    let near_the_end = |left: u32| {
+        let mut pair = established(|c, b| (c.ike_rekey, b.ike_rekey) = (Duration::ZERO, Duration::ZERO));
+        let skip = u32::MAX - left - 2;
+        for (side, sent, received) in [(Side::Client, skip, 0), (Side::Broker, 0, skip)] {
+            let ike = pair.host(side).endpoint.ike_sas()[0].ike;
+            pair.act(side, |endpoint, _| {
+                let spi = endpoint.spi_of(ike).unwrap();
+                endpoint.with_established(spi, |mut s, _, _| {
+                    s.window.skip_ids(sent, received);
+                    State::Established(s)
+                });
+            });
+        }
+        pair
+    };
+    let mut pair = near_the_end(1000);
+    let before = pair.client.endpoint.ike_sas()[0].initiator_spi;
+    let reqid = pair.client.live()[0].reqid;
+    pair.act(Side::Client, |e, now| e.rekey_child(now, reqid).unwrap());
+    pair.run_with_pings(secs(120), secs(1));
+    no_ping_lost(&pair);
+    pair.check_mirror().unwrap();
+    assert_ne!(pair.client.endpoint.ike_sas()[0].initiator_spi, before, "rekeyed");
+    assert!(pair.client.closed().is_empty() && pair.broker.closed().is_empty());
+    // Nothing is left to rekey with.
+    let mut pair = near_the_end(7);
+    let reqid = pair.client.live()[0].reqid;
+    pair.act(Side::Client, |e, now| e.rekey_child(now, reqid).unwrap());
+    pair.run(secs(120));
+    assert!(matches!(super::reason(&pair.client), CloseReason::Expired(why) if why.contains("message IDs")));
+    assert!(pair.client.live().is_empty() && pair.broker.live().is_empty());
 }
