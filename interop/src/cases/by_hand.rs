@@ -117,6 +117,12 @@ fn commands(env: &mut Env) -> Result<()> {
         &["wrote alice.ferry6", "ferry6 client join alice.ferry6"],
     )?;
 
+    // Names resolve at home as in an office without a server of its own.
+    for (name, text) in [("hosts", format!("{SERVER} server.my.domain\n")), ("resolv.conf", String::new())] {
+        std::fs::write(here.join(name), text)?;
+        env.net.home.bind(here.join(name), Path::new("/etc").join(name))?;
+    }
+
     // The client, in one.
     alice.does("client join alice.ferry6 --dir client", &["joined alice", "ferry6 client up alice"])?;
     let _down = Down(&alice);
@@ -128,6 +134,9 @@ fn commands(env: &mut Env) -> Result<()> {
     alice.does("client status --dir client", &["alice:", "2a00::101", BROKER_PUBLIC])?;
     operator.does("broker list --dir broker", &["alice", "2a00::101", " up"])?;
     operator.does("broker show alice --dir broker", &["alice", "2a00::101"])?;
+    let doctor = format!("doctor client alice --dir client --ping {SERVER} --lookup server.my.domain");
+    alice.does(&doctor, &["0 failed", "answers through the tunnel"])?;
+    operator.does("doctor broker --dir broker", &["0 failed"])?;
     let monitor = format!(
         "{} monitor --socket {}; echo EXIT=$?; sleep 100",
         env.ferry6.display(),
@@ -154,6 +163,7 @@ fn commands(env: &mut Env) -> Result<()> {
     operator.does("broker revoke alice --dir broker", &["alice is revoked", "is closed"])?;
     let said = alice.gets(1, "client up alice --dir client --wait 3", &["AUTHENTICATION_FAILED"])?;
     ensure!(!said.contains("panicked"), "{said}");
+    alice.gets(1, &doctor, &["AUTHENTICATION_FAILED"])?;
     operator.does("broker list --dir broker", &["revoked"])?;
     alice.does("client down alice --dir client", &["alice is down"])?;
     Ok(())

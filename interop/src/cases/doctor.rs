@@ -225,7 +225,7 @@ fn healthy(env: &mut Env) -> Result<()> {
     found.must("dns", "ok", SERVER)?;
     let middle =
         Findings::of(env, &env.net.broker, Mode::Broker, &config(&tunnel, Mode::Broker)?, &["client-nat"])?;
-    middle.must("client-nat", "ok", "changes it for 1; a NAT before this machine")?;
+    middle.must("client-nat", "ok", "changed for 1; a NAT before this machine")?;
     // The probes leave one half-open IKE SA each at the most, and harm no tunnel.
     let status = tunnel.broker.ferry()?.status()?;
     let half_open = status[0]["router"]["half_open"].as_u64().context("half_open")?;

@@ -15,8 +15,8 @@ use std::time::SystemTime;
 use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
-const RENEW: &str = "have it renewed (ferry6 broker invite NAME --renew, or your CA); the peer says no more than \
-                     AUTHENTICATION_FAILED";
+const RENEW: &str = "have a new one issued: ferry6 broker invite NAME --again for a user, ferry6 pki issue for a broker, or your CA; the peer says \
+                     no more than AUTHENTICATION_FAILED";
 
 fn crypto(patient: &Patient) -> CryptoProvider {
     match (&patient.client, &patient.broker) {
@@ -173,7 +173,7 @@ fn revoked(crypto: &CryptoProvider, local: &Local, chain: &[CertificateDer<'stat
     let verdict =
         certs::verify_peer(crypto, chain, &identity, &anchors, &crls, Revocation::IfUri, SystemTime::now());
     if let Err(error @ CertError::Revoked { .. }) = verdict {
-        found.fail(error.to_string(), "ask for a new one: ferry6 broker invite NAME");
+        found.fail(error.to_string(), "ask for a new one: ferry6 broker invite NAME --again");
     }
 }
 

@@ -121,7 +121,7 @@ impl Report {
         let count = |outcome| self.checks.iter().filter(|c| c.result == outcome).count();
         let _ = writeln!(
             out,
-            "{} failed, {} warnings, {} ok, {} skipped",
+            "{} failed, {} warn, {} ok, {} skipped",
             count(Outcome::Fail),
             count(Outcome::Warn),
             count(Outcome::Ok),
@@ -160,7 +160,7 @@ mod tests {
              \x20 FAIL     udp-500  nothing comes back from [31m5.6.7.8\n\
              \x20                   -> forward UDP 500\n\
              \x20 skipped  udp-500  no time\n\
-             1 failed, 0 warnings, 1 ok, 1 skipped\n"
+             1 failed, 0 warn, 1 ok, 1 skipped\n"
         );
         assert!(!report().is_well());
     }

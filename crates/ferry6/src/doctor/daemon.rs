@@ -100,7 +100,7 @@ pub(super) fn daemon(patient: &Patient, found: &mut Findings) {
     }
     if status.broker.is_some() {
         let up = status.router.ike_sas.iter().filter(|s| s.state == "established").count();
-        found.ok(format!("pid {}, up for {uptime}; {up} tunnels", status.pid));
+        found.ok(format!("pid {}, up for {uptime}; tunnels: {up}", status.pid));
         let counts = status.router.ike.iter();
         let refused: Vec<String> = counts
             .filter(|(cause, n)| **n > 0 && (cause.starts_with("auth_") || *cause == "no_proposal"))
@@ -170,7 +170,7 @@ pub(super) fn traffic(patient: &Patient, found: &mut Findings) {
         }
         if back > 0 {
             found.warn(
-                format!("{back} tunnels bring packets, and nothing goes back to them"),
+                format!("packets come out of tunnels, and nothing goes back (pairs of SAs: {back})"),
                 "forwarding, the firewall, or the route to the pool at the upstream router: see those checks",
             );
         }
@@ -190,7 +190,7 @@ pub(super) fn traffic(patient: &Patient, found: &mut Findings) {
         );
     }
     if found.is_empty() {
-        found.ok(format!("{} SAs, traffic both ways", children.len()));
+        found.ok(format!("traffic both ways; pairs of SAs: {}", children.len()));
     }
 }
 

@@ -32,7 +32,7 @@ use check::Findings;
 use patient::Patient;
 use std::io::Write as _;
 use std::net::Ipv6Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -75,6 +75,9 @@ pub struct Args {
     /// The configuration, instead of those in /etc/ferry6.
     #[arg(long, short, value_name = "FILE", requires = "role")]
     config: Option<PathBuf>,
+    /// Directory of the tunnels that were joined and of the broker.
+    #[arg(long, value_name = "DIR", default_value = admin::DIRECTORY, conflicts_with = "config")]
+    dir: PathBuf,
     /// The findings as a JSON array with one object per configuration.
     #[arg(long)]
     json: bool,
@@ -204,7 +207,7 @@ fn targets(args: &Args) -> anyhow::Result<Vec<(Role, PathBuf)>> {
     if let (Some(role), Some(path)) = (args.role, &args.config) {
         return Ok(vec![(role, path.clone())]);
     }
-    let directory = Path::new(admin::DIRECTORY);
+    let directory = args.dir.as_path();
     let mut list = Vec::new();
     if args.role != Some(Role::Broker) {
         if let Some(name) = &args.name {

@@ -276,9 +276,9 @@ pub(super) fn nat_of_clients(patient: &Patient, found: &mut Findings) {
     let kept = behind.iter().filter(|sa| sa.remote.ends_with(":4500") || sa.remote.ends_with(":500")).count();
     let own = if sas.iter().any(|sa| sa.nat_local) { "; a NAT before this machine" } else { "" };
     found.ok(format!(
-        "of {} clients {} are behind a NAT, which keeps the port for {kept} and changes it for {}{own}",
-        sas.len(),
+        "clients behind a NAT: {} of {}; port kept for {kept}, changed for {}{own}",
         behind.len(),
+        sas.len(),
         behind.len() - kept
     ));
 }
