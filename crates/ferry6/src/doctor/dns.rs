@@ -108,7 +108,8 @@ pub(super) fn check(patient: &Patient, found: &mut Findings) {
     if !unused.is_empty() && !resolved {
         found.warn(
             format!("the broker tells DNS servers that are not used: {}", unused.join(", ")),
-            "put them into /etc/resolv.conf where names of its network are wanted",
+            "where names of its network are wanted: tunnel.dns = \"auto\" with systemd-resolved or resolvconf installed, or write them into \
+             /etc/resolv.conf",
         );
     }
     let addresses = name::ipv6(lookup);
