@@ -97,6 +97,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         print!("{}", config::summary::broker(&args.config, &config));
         return Ok(ExitCode::SUCCESS);
     }
+    logging::configure(config.log.as_ref());
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -232,6 +233,7 @@ impl Running {
                         that it fetches";
             return Err(reload::needs_restart(&self.path, what));
         }
+        logging::configure(new.log.as_ref());
         for warning in &new.warnings {
             tracing::warn!("{warning}");
         }

@@ -25,9 +25,10 @@ Exit codes: 0 done, 1 failed at run time, 2 wrong usage or configuration, 3 no d
 #[derive(Debug, Parser)]
 #[command(name = "ferry6", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
-    /// What goes to the log on stderr: error, warn, info, debug, trace, or a filter like `info,ferry6_ike=debug`.
-    #[arg(long, global = true, env = "FERRY6_LOG", value_name = "FILTER", default_value = "info")]
-    pub log: logging::Filter,
+    /// What goes to the log on stderr: error, warn, info, debug, trace, or a filter like `info,ferry6_ike=debug`. A daemon's
+    /// configuration may say it too (`log`); without either it is info.
+    #[arg(long, global = true, env = "FERRY6_LOG", value_name = "FILTER")]
+    pub log: Option<logging::Filter>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -83,7 +84,7 @@ pub struct UsageError(pub String);
 /// Reads the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::init(&cli.log);
+    logging::init(cli.log.as_ref());
     let result = match cli.command {
         Command::Broker(args) => broker::run(args),
         Command::Client(args) => client::run(args),

@@ -6,21 +6,21 @@ use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt as lines};
+use tracing_subscriber::{EnvFilter, Registry, fmt as lines, reload};
 
 /// Lines that are kept.
 const KEPT: usize = 200;
 /// Octets of one.
 const LONGEST: usize = 1000;
 
-/// A log filter that was checked when the command line was read.
-#[derive(Clone, Debug)]
+/// A log filter that was checked when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter(String);
 
 impl FromStr for Filter {
@@ -37,19 +37,40 @@ impl FromStr for Filter {
     }
 }
 
-/// Starts logging. A second call changes nothing.
-pub fn init(filter: &Filter) {
+/// What decides where nobody says anything.
+const DEFAULT: &str = "info";
+
+/// The filter in force; `None` where the command line has decided, or logging was not started.
+static CHANGEABLE: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Starts logging, with what the command line says. A second call changes nothing.
+pub fn init(filter: Option<&Filter>) {
+    let (layer_filter, handle) =
+        reload::Layer::new(EnvFilter::new(filter.map_or(DEFAULT, |filter| filter.0.as_str())));
     let terminal = std::io::stderr().is_terminal();
     let layer = lines::layer().with_writer(std::io::stderr).with_target(false).with_ansi(terminal);
-    let registry = tracing_subscriber::registry().with(EnvFilter::new(&filter.0)).with(Keeper);
+    let registry = tracing_subscriber::registry().with(layer_filter).with(Keeper);
     // systemd tells by JOURNAL_STREAM that its journal takes stderr; the journal has the time already.
     let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
         registry.with(layer.without_time()).try_init()
     } else {
         registry.with(layer).try_init()
     };
-    if let Err(error) = result {
-        tracing::debug!("log was started before: {error}");
+    match result {
+        Ok(()) if filter.is_none() => {
+            let _ = CHANGEABLE.set(handle);
+        }
+        Ok(()) => {}
+        Err(error) => tracing::debug!("log was started before: {error}"),
+    }
+}
+
+/// What the configuration says (`log`), unless the command line has decided.
+pub fn configure(filter: Option<&Filter>) {
+    let Some(handle) = CHANGEABLE.get() else { return };
+    let filter = EnvFilter::new(filter.map_or(DEFAULT, |filter| filter.0.as_str()));
+    if let Err(error) = handle.reload(filter) {
+        tracing::warn!("the log's filter stays: {error}");
     }
 }
 

@@ -286,6 +286,14 @@ fn a_reload_drops_no_tunnel() {
     assert!(text(&world.ask("broker", &["status"])).contains("2a00::150  other@my.domain"));
     assert_eq!(said("broker"), [restart]);
 
+    // The log's level at once: what is below it is not in the log any more, and then it is again.
+    world.write("broker.toml", &format!("log = \"warn\"\n{changed}"));
+    assert_eq!(said("broker"), ["~ log info -> warn", restart]);
+    world.write("broker.toml", &changed);
+    assert_eq!(said("broker"), ["~ log warn -> info", restart]);
+    until(|| world.log("broker").contains("~ log warn -> info"));
+    assert!(!world.log("broker").contains("~ log info -> warn"), "{}", world.log("broker"));
+
     // A fault changes nothing, and is told with its place.
     world.write(
         "broker.toml",

@@ -95,6 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         print!("{}", config::summary::client(&args.config, &config));
         return Ok(ExitCode::SUCCESS);
     }
+    logging::configure(config.log.as_ref());
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -547,6 +548,7 @@ impl Tunnel {
             let what = "`broker.address` is a name now: a client that was started with an address can't look names up";
             return Err(reload::needs_restart(&self.path, what));
         }
+        logging::configure(new.log.as_ref());
         for warning in &new.warnings {
             tracing::warn!("{warning}");
         }

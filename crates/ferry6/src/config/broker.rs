@@ -8,6 +8,7 @@ use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
 use super::values::{self, Prefix6, Range6};
 use crate::cli::UsageError;
+use crate::logging::Filter;
 use crate::sandbox::Process;
 use ferry6_ike::config::{AddressConfig, HalfOpenLimits, RemoteId, Retransmit, Unique};
 use ferry6_ike::{Connection, Identity, TrafficSelector};
@@ -44,6 +45,8 @@ pub struct Broker {
     pub control: PathBuf,
     /// Whose rights the process has, and what holds it.
     pub process: Process,
+    /// What goes to the log; `None` where nothing is said.
+    pub log: Option<Filter>,
     /// Where its files are, for when it is read anew.
     pub directories: BTreeSet<PathBuf>,
     /// What should be seen, but is no fault.
@@ -90,6 +93,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
     let document = root.document();
     let control = root.path("control").map_or_else(|| Path::new(RUN_DIR).join("broker.sock"), |f| f.value);
     let process = super::process::read(root);
+    let log = root.parsed("log", "a log filter like \"info\"", str::parse::<Filter>).map(|found| found.value);
     let state_dir = root.path("state_dir").map_or_else(|| PathBuf::from("/var/lib/ferry6"), |f| f.value);
     let crl_cache = root.path("crl_cache").map_or_else(|| state_dir.join("crls"), |f| f.value);
     let listen_section = root.section("listen");
@@ -175,6 +179,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
         crl_cache,
         control,
         process,
+        log,
         directories: root.document().directories(),
         warnings: Vec::new(),
         secrets: Secrets::default(),

@@ -9,6 +9,7 @@ use super::tunnel::{Listen, Tunnel};
 use super::values::{self, Host, Prefix6};
 use crate::cli::UsageError;
 use crate::helper::{Mode, check_hook};
+use crate::logging::Filter;
 use crate::sandbox::Process;
 use ferry6_ike::config::{AddressConfig, RemoteId, Retransmit};
 use ferry6_ike::{Connection, Identity, TrafficSelector};
@@ -46,6 +47,8 @@ pub struct Client {
     pub control: PathBuf,
     /// Whose rights the process has, and what holds it.
     pub process: Process,
+    /// What goes to the log; `None` where nothing is said.
+    pub log: Option<Filter>,
     /// Where its files are, for when it is read anew.
     pub directories: BTreeSet<PathBuf>,
     /// What should be seen, but is no fault.
@@ -86,6 +89,7 @@ pub(super) fn read(document: &Document) -> Result<Client, UsageError> {
 fn read_root(root: &Section<'_>) -> Option<Client> {
     let control = root.path("control").map_or_else(|| Path::new(RUN_DIR).join("client.sock"), |f| f.value);
     let process = super::process::read(root);
+    let log = root.parsed("log", "a log filter like \"info\"", str::parse::<Filter>).map(|found| found.value);
     let crl_cache = root.path("crl_cache").map_or_else(|| PathBuf::from("/var/lib/ferry6/crls"), |f| f.value);
     let broker_section = root.section("broker");
     let broker = broker_section.require(
@@ -162,6 +166,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         crl_cache,
         control,
         process,
+        log,
         directories: root.document().directories(),
         warnings: Vec::new(),
         secrets: Secrets::default(),

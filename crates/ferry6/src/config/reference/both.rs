@@ -41,6 +41,14 @@ pub(super) const GROUPS: &[Group] = &[
                 example: "\"root\"",
             },
             Key {
+                key: "log",
+                kind: "filter",
+                default: "`\"info\"`",
+                reload: AtOnce,
+                meaning: "what goes to the log: `\"error\"`, `\"warn\"`, `\"info\"`, `\"debug\"`, `\"trace\"`, or a filter like `\"info,ferry6_ike=debug\"`. `--log` and FERRY6_LOG go before it",
+                example: "\"info\"",
+            },
+            Key {
                 key: "sandbox",
                 kind: "true, false",
                 default: "`true`",
