@@ -41,6 +41,13 @@ pub(super) fn cases() -> Vec<Case> {
         case("broker", Role::Broker, "doctor: what a broker's machine lacks", broker),
     ];
     list.push(Case::new(
+        "doctor-strongswan",
+        Peer::StrongSwan,
+        Role::Client,
+        "doctor: what strongSwan says to its probes, and that it keeps nothing of them",
+        strongswan,
+    ));
+    list.push(Case::new(
         "doctor-other-daemon",
         Peer::StrongSwan,
         Role::Client,
@@ -597,4 +604,33 @@ fn other_daemon(env: &mut Env) -> Result<()> {
     )?;
     ensure!(text.contains("  ok       name  the broker is named by its address, 5.6.7.8\n"), "{text}");
     Ok(())
+}
+
+fn strongswan(env: &mut Env) -> Result<()> {
+    let mut spec = Spec::certified(env, FERRY6, Program::StrongSwan)?;
+    let broker = spec.start_broker(env)?;
+    let dir = env.subdir("client")?;
+    let file = dir.join("ferry6.toml");
+    write_private(&file, &spec.toml(Mode::Client, &dir, "aws-lc")?)?;
+    let checks = ["udp-500", "udp-4500", "proposals", "fragments", "path-mtu"];
+    let found = Findings::of(env, &env.net.home, Mode::Client, &file, &checks)?;
+    for check in checks {
+        found.must(check, "ok", "")?;
+    }
+    // `IKE_SAs: 0 total, 0 half-open`
+    let stats = broker.swan()?.swanctl(&["--stats"])?;
+    ensure!(stats.contains("0 half-open"), "{stats}");
+    // NAT detection is in a whole answer only.
+    must(env, &env.net.home, Mode::Client, &file, ("nat", "ok", "a NAT here and one before the broker"))?;
+    let stats = broker.swan()?.swanctl(&["--stats"])?;
+    ensure!(stats.contains("1 half-open"), "{stats}");
+    spec.client_ike = "aes128-sha1-modp2048".into();
+    write_private(&file, &spec.toml(Mode::Client, &dir, "aws-lc")?)?;
+    must(
+        env,
+        &env.net.home,
+        Mode::Client,
+        &file,
+        ("proposals", "fail", "cipher aes256gcm16; PRF prfsha256; key exchange x25519"),
+    )
 }

@@ -1,7 +1,8 @@
 //! Real IKE_SA_INIT requests (RFC 7296 section 1.2) that make nobody remember anything.
 //!
 //! A probe's KE payload is of a group that it does not offer, so that a responder which takes one of its proposals asks for
-//! another group (INVALID_KE_PAYLOAD, section 1.3) and one which takes none says NO_PROPOSAL_CHOSEN; both are stateless. Only what
+//! another group (INVALID_KE_PAYLOAD, section 1.3; that the group must be one of those offered, section 3.4, is what is broken here on
+//! purpose) and one which takes none says NO_PROPOSAL_CHOSEN; both are stateless. Only what
 //! NAT detection says stands in a whole answer, which leaves one half-open IKE SA at the broker until it forgets it.
 
 use ferry6_crypto::provider::{OsRandom, SecureRandom as _};
