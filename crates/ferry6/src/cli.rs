@@ -2,7 +2,7 @@
 
 use crate::config::reference;
 use crate::{
-    broker, client, control, demo, doctor, exit, helper, import, logging, manual, monitor, pki, reload,
+    broker, client, control, demo, doctor, exit, helper, import, logging, manual, monitor, pki, reload, web,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -45,6 +45,8 @@ pub enum Command {
     Status(control::status::Args),
     /// Watch the running daemons in the terminal: tunnels, rates, round trips, drops, SAs, log.
     Monitor(monitor::Args),
+    /// Serve a status page, metrics for Prometheus and a health check, on this machine only.
+    Web(web::Args),
     /// Rekey Child SAs or IKE SAs now.
     Rekey(control::command::RekeyArgs),
     /// Bring the client's connection up (again), without waiting for the next try.
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Client(args) => client::run(args),
         Command::Status(args) => control::status::run(args),
         Command::Monitor(args) => monitor::run(args),
+        Command::Web(args) => web::run(args),
         Command::Rekey(args) => control::command::rekey(args),
         Command::Up(args) => control::command::up(args),
         Command::Down(args) => control::command::down(args),

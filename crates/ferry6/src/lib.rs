@@ -27,3 +27,4 @@ mod revocation;
 pub mod sandbox;
 pub mod supervisor;
 pub mod view;
+pub mod web;

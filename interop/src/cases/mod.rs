@@ -24,6 +24,7 @@ mod survival;
 mod system;
 pub mod tunnel;
 mod unique;
+mod web;
 
 pub use rekey::spis;
 
@@ -142,6 +143,7 @@ pub fn all() -> Vec<Case> {
         forged::cases(),
         system::cases(),
         monitor::cases(),
+        web::cases(),
         configuration::cases(),
         defence::cases(),
         doctor::cases(),

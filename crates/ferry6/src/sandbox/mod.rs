@@ -77,11 +77,22 @@ pub struct Confined {
 pub fn confine(process: &Process, files: &Files) -> anyhow::Result<Confined> {
     // What libraries do once, at their first use: AWS-LC looks for a virtual machine's generation counter.
     let _ = ferry6_crypto::aws_lc::PROVIDER.groups.initiate(ferry6_crypto::Group::X25519);
-    let keep = [Capability::CAP_NET_ADMIN];
+    confine_keeping(process, files, &[Capability::CAP_NET_ADMIN])
+}
+
+/// The same for a process that only asks daemons: it keeps no capability at all.
+///
+/// # Errors
+/// A right that must go and can't: the process must not go on then.
+pub fn confine_viewer(process: &Process, files: &Files) -> anyhow::Result<Confined> {
+    confine_keeping(process, files, &[])
+}
+
+fn confine_keeping(process: &Process, files: &Files, keep: &[Capability]) -> anyhow::Result<Confined> {
     // Before the change of user, which takes CAP_SETPCAP out of the effective set.
-    bound(&keep);
+    bound(keep);
     user::become_user(&process.run_as)?;
-    keep_only(&keep)?;
+    keep_only(keep)?;
     nix::sys::prctl::set_no_new_privs().context("cannot set no_new_privs")?;
     // Another user resets it.
     nix::sys::prctl::set_dumpable(false).context("cannot switch core dumps off")?;
