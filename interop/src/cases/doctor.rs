@@ -634,3 +634,11 @@ fn strongswan(env: &mut Env) -> Result<()> {
         ("proposals", "fail", "cipher aes256gcm16; PRF prfsha256; key exchange x25519"),
     )
 }
+
+/// The probes of doctor on a client's machine: each must find an answer of the broker, whichever it is.
+pub(super) fn probes_are_answered(env: &Env, client: &Ferry) -> Result<()> {
+    let checks = ["udp-500", "udp-4500", "proposals", "nat", "fragments", "path-mtu"];
+    let file = client.dir().join("ferry6.toml");
+    let found = Findings::of(env, &env.net.home, Mode::Client, &file, &checks)?;
+    checks.iter().try_for_each(|check| found.must(check, "ok", ""))
+}

@@ -157,6 +157,8 @@ fn plain(env: &mut Env) -> Result<()> {
     ensure!(tunnel.iked.log().contains("loaded flows: ESP-::/0=2a00::100/120"), "{}", tunnel.logs());
     ensure!(used["local_ts"] == serde_json::json!(["2a00::101/128"]), "not narrowed to our address: {used}");
 
+    super::doctor::probes_are_answered(env, tunnel.client.ferry()?).with_context(|| tunnel.logs())?;
+
     for what in ["esp", "ike", "esp"] {
         tunnel.rekey(what)?;
         tunnel.wait(env)?;
