@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 /// How long a secret makes new cookies; it verifies them for as long again.
 const ROTATE: Duration = Duration::from_secs(60);
 
-/// Cookie = prf(secret, Ni | IPi | port | SPIi). Nothing is stored for it.
+/// Cookie = version of the secret | prf(secret, Ni | IPi | port | SPIi), as section 2.6 proposes: to verify one takes one
+/// computation. Nothing is stored for it.
 pub(crate) struct Cookies {
+    version: u8,
     current: Secret,
     previous: Option<Secret>,
     since: Instant,
@@ -22,7 +24,7 @@ impl Cookies {
     }
 
     pub(crate) fn new(random: &mut dyn SecureRandom, now: Instant) -> Result<Self, CryptoError> {
-        Ok(Self { current: Self::fresh(random)?, previous: None, since: now })
+        Ok(Self { version: 0, current: Self::fresh(random)?, previous: None, since: now })
     }
 
     fn rotate(&mut self, random: &mut dyn SecureRandom, now: Instant) -> Result<(), CryptoError> {
@@ -31,6 +33,7 @@ impl Cookies {
             let fresh = Self::fresh(random)?;
             let old = std::mem::replace(&mut self.current, fresh);
             self.previous = (age < 2 * ROTATE).then_some(old);
+            self.version = self.version.wrapping_add(1);
             self.since = now;
         }
         Ok(())
@@ -54,7 +57,9 @@ impl Cookies {
         asker: &Asker<'_>,
     ) -> Result<Vec<u8>, CryptoError> {
         self.rotate(random, now)?;
-        Ok(Self::compute(crypto, &self.current, asker).expose().to_vec())
+        let mut cookie = vec![self.version];
+        cookie.extend_from_slice(Self::compute(crypto, &self.current, asker).expose());
+        Ok(cookie)
     }
 
     /// Whether a cookie that came back is one of ours for this sender.
@@ -67,9 +72,13 @@ impl Cookies {
         cookie: &[u8],
     ) -> Result<bool, CryptoError> {
         self.rotate(random, now)?;
-        Ok(std::iter::once(&self.current)
-            .chain(&self.previous)
-            .any(|secret| Self::compute(crypto, secret, asker).ct_eq(cookie)))
+        let Some((version, cookie)) = cookie.split_first() else { return Ok(false) };
+        let secret = match self.version.wrapping_sub(*version) {
+            0 => Some(&self.current),
+            1 => self.previous.as_ref(),
+            _ => None,
+        };
+        Ok(secret.is_some_and(|secret| Self::compute(crypto, secret, asker).ct_eq(cookie)))
     }
 }
 

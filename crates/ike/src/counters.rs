@@ -37,6 +37,8 @@ counters! {
     InitTooLong = "init_too_long",
     /// The same request again, answered again (section 2.1).
     InitRepeated = "init_repeated",
+    /// A first message without a cookie that was passed over: there are more than is listened to.
+    InitLimited = "init_rate_limited",
     /// COOKIE was asked for, and nothing stored (section 2.6).
     CookieSent = "cookie_sent",
     /// A cookie that is not ours, is too old, or was another's.
@@ -65,6 +67,8 @@ counters! {
     NotAuthentic = "not_authentic",
     /// A fragment that contradicts the others.
     FragmentRefused = "fragment_refused",
+    /// An incomplete message made room for a younger one.
+    FragmentsForgotten = "fragments_forgotten",
     /// A request that was answered before: its response went out again.
     ResponseRepeated = "response_repeated",
     /// A request of ours that went out again, for want of an answer.

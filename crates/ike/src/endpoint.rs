@@ -7,15 +7,18 @@ use crate::config::{AddressPool, Connection, EndpointConfig, Now, PeerAuth, Role
 use crate::cookie::Cookies;
 use crate::counters::{Counter, Counters};
 use crate::established::{Established, Task};
-use crate::event::{CloseReason, Closed, Event, IkeSaId, Path, Reqid};
+use crate::event::{CloseReason, Closed, Event, IkeSaId, Path, Reqid, Transmit};
+use crate::fragments::Fragments;
 use crate::half_open::{Bounds, Place};
 use crate::identity::Identity;
 use crate::ike_auth::{AuthSent, HalfOpen};
-use crate::ike_sa_init::{self, InitKey, InitSent};
+use crate::ike_sa_init::{self, InitSent, Inits};
 use crate::rtt::Rtt;
 use crate::spare::{Spare, Successor};
 use crate::timer::{Deadlines, Timer, Timers};
+use crate::wire::message::COOKIE_DEMAND_LEN;
 use crate::wire::{ExchangeType, Header, Payload};
+use bytes::Bytes;
 use ferry6_crypto::{CryptoError, CryptoProvider, SecureRandom, Spi};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -55,11 +58,11 @@ pub struct Endpoint {
     pub(crate) children: HashMap<Spi, u64>,
     /// Reqids: which IKE SA owns them.
     pub(crate) reqids: HashMap<Reqid, u64>,
-    /// Requests of IKE_SA_INIT that were answered: a retransmission gets the same answer and makes no new state.
-    pub(crate) inits: HashMap<InitKey, u64>,
+    pub(crate) inits: Inits,
     /// Established IKE SAs by the peer's identity, for the unique policy.
     pub(crate) peers: HashMap<Identity, Vec<IkeSaId>>,
     pub(crate) bounds: Bounds,
+    pub(crate) fragments: Fragments,
     pub(crate) counters: Counters,
     /// How many IKE SAs are in [`State::Checking`].
     pub(crate) checking: usize,
@@ -103,6 +106,15 @@ pub enum CommandError {
     /// No randomness, or a group that this provider lacks.
     #[error("cryptography failed: {0}")]
     Crypto(#[from] CryptoError),
+}
+
+/// Where [`Endpoint::handle_datagram_with`] writes a demand for a cookie.
+pub struct DemandRoom([u8; COOKIE_DEMAND_LEN]);
+
+impl Default for DemandRoom {
+    fn default() -> Self {
+        Self([0; COOKIE_DEMAND_LEN])
+    }
 }
 
 /// A message with its header, and where it came from.
@@ -188,9 +200,10 @@ impl Endpoint {
             by_id: HashMap::new(),
             children: HashMap::new(),
             reqids: HashMap::new(),
-            inits: HashMap::new(),
+            inits: Inits::default(),
             peers: HashMap::new(),
             bounds: Bounds::default(),
+            fragments: Fragments::default(),
             counters: Counters::default(),
             checking: 0,
             cookies: None,
@@ -228,8 +241,25 @@ impl Endpoint {
 
     /// A datagram came in; on the NAT port the marker is already off.
     pub fn handle_datagram(&mut self, now: Now, path: Path, message: &[u8]) {
+        let mut room = DemandRoom::default();
+        if let Some(demand) = self.handle_datagram_with(now, path, message, &mut room) {
+            let payload = Bytes::copy_from_slice(demand);
+            self.events.push_back(Event::Transmit(Transmit { path, payload, dont_fragment: false }));
+        }
+    }
+
+    /// The same for many datagrams of strangers: a demand for a cookie, for which nothing is stored (RFC 7296 section 2.6), is
+    /// no event, but stands in `room` and is returned. It is to be sent back on `path`.
+    pub fn handle_datagram_with<'a>(
+        &mut self,
+        now: Now,
+        path: Path,
+        message: &[u8],
+        room: &'a mut DemandRoom,
+    ) -> Option<&'a [u8]> {
         let Ok(header) = Header::parse(message) else {
-            return ike_sa_init::answer_version(self, path, message);
+            ike_sa_init::answer_version(self, now, path, message);
+            return None;
         };
         let datagram = Datagram { path, header: &header, octets: message };
         let initial = header.exchange == ExchangeType::IkeSaInit
@@ -237,11 +267,13 @@ impl Endpoint {
             && header.from_initiator
             && header.responder_spi == 0;
         if initial {
-            return ike_sa_init::on_request(self, now, &datagram);
+            let len = ike_sa_init::on_request(self, now, &datagram, &mut room.0)?;
+            return Some(&room.0[..len]);
         }
         let ours = if header.from_initiator { header.responder_spi } else { header.initiator_spi };
         if !self.sas.contains_key(&ours) {
-            return self.counters.count(Counter::UnknownSpi);
+            self.counters.count(Counter::UnknownSpi);
+            return None;
         }
         self.with_sa(ours, |endpoint, sa| {
             let IkeSa { common, state, .. } = sa;
@@ -256,6 +288,7 @@ impl Endpoint {
                 State::Gone => State::Gone,
             };
         });
+        None
     }
 
     /// Time has passed.
@@ -650,6 +683,8 @@ impl Endpoint {
         work(self, &mut sa);
         self.register(&mut sa);
         if matches!(sa.state, State::Gone) {
+            self.fragments.remove((spi, false));
+            self.fragments.remove((spi, true));
             if self.by_id.get(&sa.common.id) == Some(&spi) {
                 self.by_id.remove(&sa.common.id);
             }

@@ -516,7 +516,7 @@ impl Established {
             }
             Timer::Children => return self.on_children_timer(endpoint, now, common),
             Timer::DropCached => {
-                self.window.drop_cached();
+                self.window.drop_cached(&mut endpoint.fragments);
                 self.forget_init(endpoint);
             }
         }

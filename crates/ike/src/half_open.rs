@@ -6,6 +6,7 @@
 //! between its two messages somebody would have to fill the whole table in that time, from many true addresses.
 
 use crate::config::HalfOpenLimits;
+use crate::strangers::Strangers;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -26,11 +27,21 @@ pub(crate) enum Admission {
 /// A rate as the time at which all that was admitted would be through at that rate (the generic cell rate algorithm): no more
 /// state than one time.
 #[derive(Clone, Copy, Debug)]
-struct Rate {
+pub(crate) struct Rate {
     through: Instant,
 }
 
 impl Rate {
+    /// One that begins with its first use.
+    pub(crate) fn of(place: &mut Option<Self>, now: Instant) -> &mut Self {
+        place.get_or_insert(Self { through: now })
+    }
+
+    /// Takes one, where so many a second are allowed, and `burst` of them at once.
+    pub(crate) fn take_of(&mut self, now: Instant, per_second: usize, burst: usize) -> bool {
+        self.take(now, interval(per_second), burst)
+    }
+
     /// Takes one, where `burst` of them fit: `interval` each.
     fn take(&mut self, now: Instant, interval: Duration, burst: usize) -> bool {
         let next = self.through.max(now) + interval;
@@ -120,6 +131,8 @@ pub(crate) struct Bounds {
     pub(crate) half_open: Book,
     /// IKE SAs that are over, and stay to repeat their last answer.
     pub(crate) lingering: Book,
+    /// First messages of those who have not shown where they are.
+    pub(crate) strangers: Strangers,
     sources: Sources,
     /// What was admitted without a cookie.
     unproven: Option<Rate>,
@@ -143,11 +156,7 @@ impl Bounds {
         // Not more without a cookie than half-open ones are allowed without, in number and each second: what is refused
         // after the computation leaves nothing half-open.
         let few = self.half_open.len() < limits.cookie_from.min(limits.max)
-            && self.unproven.get_or_insert(Rate { through: now }).take(
-                now,
-                interval(limits.cookie_from),
-                limits.cookie_from,
-            );
+            && Rate::of(&mut self.unproven, now).take_of(now, limits.cookie_from, limits.cookie_from);
         // A quarter of a source's share at most, so that a spoofer cannot lock out whom it imitates.
         let quarter = limits.per_source / 4 + 1;
         let of_source = self.half_open.by_source.get(&source).map_or(0, Vec::len);

@@ -16,9 +16,12 @@ use crate::notify;
 use crate::payloads::{Payloads, Unreadable, key_exchange};
 use crate::timer::{Timer, Timers};
 use crate::window::{InFlight, Packets, Window};
-use crate::wire::message::{HeaderFields, encode_message};
+use crate::wire::message::{
+    COOKIE_DEMAND_LEN, HeaderFields, demand_cookie, encode_message, first_nonce, leading_cookie,
+};
 use crate::wire::{ExchangeType, Header, Payload, Proposal};
 use ferry6_crypto::{CryptoError, Group, HashAlgorithm, KeyExchange};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -29,8 +32,8 @@ const COOKIE_LEN: std::ops::RangeInclusive<usize> = 1..=64;
 /// A first message is kept until its sender has authenticated itself, as AUTH covers it; so it has a bound. Section 2 asks for 1,280
 /// octets, and for 3,000 if possible.
 const MAX_REQUEST: usize = 4096;
-/// Recognises a retransmitted request by all of it and its sender (section 2.1).
-pub(crate) type InitKey = (SocketAddr, [u8; 32]);
+/// Recognises a retransmitted request by its sender, its SPI, and the digest of all of it (section 2.1).
+pub(crate) type InitKey = (SocketAddr, u64, [u8; 32]);
 
 fn signature_hashes() -> Payload {
     notify::plain(notify::SIGNATURE_HASH_ALGORITHMS, auth::encode_hashes())
@@ -391,45 +394,102 @@ fn answer_in_clear(endpoint: &mut Endpoint, path: Path, header: &Header, payload
     Packets::one(encode_message(&fields, &[payload])).transmit(path, &mut endpoint.events);
 }
 
-/// A message of another major version is answered by INVALID_MAJOR_VERSION with ours (section 2.5), if it is a request.
-/// What is no IKE message at all is dropped without a word: the answer is never longer than what asked for it.
-pub(crate) fn answer_version(endpoint: &mut Endpoint, path: Path, message: &[u8]) {
+/// A message of another major version is answered by INVALID_MAJOR_VERSION with ours (section 2.5), if it is a request, and
+/// not more of them than a rate. What is no IKE message at all is dropped without a word: the answer is never longer than what
+/// asked for it.
+pub(crate) fn answer_version(endpoint: &mut Endpoint, now: Now, path: Path, message: &[u8]) {
     let Ok(header) = Header::peek(message) else { return endpoint.counters.count(Counter::Malformed) };
     let whole = usize::try_from(header.length) == Ok(message.len());
     if header.version >> 4 > Header::VERSION >> 4 && !header.response && whole {
         endpoint.counters.count(Counter::OtherVersion);
-        let refusal = notify::plain(notify::INVALID_MAJOR_VERSION, Vec::new());
-        answer_in_clear(endpoint, path, &header, refusal);
+        if endpoint.bounds.strangers.refuse(now.monotonic) {
+            let refusal = notify::plain(notify::INVALID_MAJOR_VERSION, Vec::new());
+            answer_in_clear(endpoint, path, &header, refusal);
+        }
     } else {
         endpoint.counters.count(Counter::Malformed);
     }
 }
 
 /// The first message of a peer. Until it has shown, where we ask for that, that it receives what we send, nothing is
-/// stored for it.
-pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<'_>) {
+/// stored for it. What is asked of it then is written to `room`: its length is returned.
+///
+/// The cheapest question comes first, since most of these messages come in a flood, if one comes: without a right cookie
+/// there is a rate; then whether it is known already; then whether it needs a cookie. Only what is through all that is read.
+pub(crate) fn on_request(
+    endpoint: &mut Endpoint,
+    now: Now,
+    datagram: &Datagram<'_>,
+    room: &mut [u8; COOKIE_DEMAND_LEN],
+) -> Option<usize> {
     let Datagram { path, header, octets } = *datagram;
+    let refuse = |endpoint: &mut Endpoint, why| {
+        endpoint.counters.count(why);
+        None
+    };
     if !endpoint.config.connections.iter().any(|c| c.responds()) {
-        return endpoint.counters.count(Counter::NotAResponder);
+        return refuse(endpoint, Counter::NotAResponder);
     }
     if header.initiator_spi == 0 || header.message_id != 0 {
-        return endpoint.counters.count(Counter::Malformed);
+        return refuse(endpoint, Counter::Malformed);
     }
     if octets.len() > MAX_REQUEST {
-        return endpoint.counters.count(Counter::InitTooLong);
+        return refuse(endpoint, Counter::InitTooLong);
     }
-    let Ok(digest) = endpoint.crypto.hashes.digest(HashAlgorithm::Sha256, &[octets]) else { return };
-    let Ok(digest) = <[u8; 32]>::try_from(digest) else { return };
-    let key: InitKey = (path.remote, digest);
-    if let Some(&spi) = endpoint.inits.get(&key) {
-        endpoint.counters.count(Counter::InitRepeated);
-        endpoint.with_sa(spi, |endpoint, sa| {
-            if let State::HalfOpen(s) = &sa.state {
-                s.response.transmit(path, &mut endpoint.events);
-            }
-        });
-        return;
+    let failed = |endpoint: &mut Endpoint, error: CryptoError| {
+        endpoint.counters.count(Counter::KeyExchange);
+        endpoint.notice(true, "key_exchange", format!("{}: IKE_SA_INIT: {error}", path.remote));
+        None
+    };
+    let proven = match has_right_cookie(endpoint, now, datagram) {
+        Ok(proven) => proven,
+        Err(error) => return failed(endpoint, error),
+    };
+    let Endpoint { bounds, random, .. } = endpoint;
+    let key = || {
+        let mut octets = [0; 8];
+        // Without randomness the memory of a flood is only predictable.
+        let _ = random.fill(&mut octets);
+        u64::from_be_bytes(octets)
+    };
+    if !proven && !bounds.strangers.hear(now.monotonic, path.remote, header.initiator_spi, key) {
+        return refuse(endpoint, Counter::InitLimited);
     }
+    let mut key = None;
+    if endpoint.inits.any_of(path.remote, header.initiator_spi) {
+        let asked = init_key(endpoint, datagram)?;
+        if let Some(spi) = endpoint.inits.get(&asked) {
+            endpoint.counters.count(Counter::InitRepeated);
+            endpoint.with_sa(spi, |endpoint, sa| {
+                if let State::HalfOpen(s) = &sa.state {
+                    s.response.transmit(path, &mut endpoint.events);
+                }
+            });
+            return None;
+        }
+        key = Some(asked);
+    }
+    match admit(endpoint, now, datagram, proven, room) {
+        Ok(Admitted::Yes) => {}
+        Ok(Admitted::No(answer)) => return answer,
+        Err(error) => return failed(endpoint, error),
+    }
+    let key = match key {
+        Some(key) => key,
+        None => init_key(endpoint, datagram)?,
+    };
+    take(endpoint, now, datagram, key);
+    None
+}
+
+fn init_key(endpoint: &Endpoint, datagram: &Datagram<'_>) -> Option<InitKey> {
+    let digest = endpoint.crypto.hashes.digest(HashAlgorithm::Sha256, &[datagram.octets]).ok()?;
+    Some((datagram.path.remote, datagram.header.initiator_spi, digest.try_into().ok()?))
+}
+
+/// A first message that may cost us a computation.
+fn take(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<'_>, key: InitKey) {
+    let Datagram { path, header, octets } = *datagram;
     let payloads = match Payloads::read(header.next_payload, &octets[Header::LEN..]) {
         Ok(payloads) => payloads,
         Err(critical @ Unreadable::Critical(_)) => {
@@ -439,18 +499,10 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
         // INVALID_SYNTAX is for protected messages only (section 3.10.1).
         Err(Unreadable::Syntax(_)) => return endpoint.counters.count(Counter::Malformed),
     };
-    let (Some(sa), Some((group, public)), Some(ni)) = (&payloads.sa, &payloads.ke, &payloads.nonce) else {
+    let (Some(sa), Some((group, public)), true) = (&payloads.sa, &payloads.ke, payloads.nonce.is_some())
+    else {
         return endpoint.counters.count(Counter::Malformed);
     };
-    match admit(endpoint, now, datagram, &payloads, ni) {
-        Ok(true) => {}
-        Ok(false) => return,
-        Err(error) => {
-            endpoint.counters.count(Counter::KeyExchange);
-            let text = format!("{}: IKE_SA_INIT: {error}", path.remote);
-            return endpoint.notice(true, "key_exchange", text);
-        }
-    }
     let ke_group = Group::from_transform(*group);
     let selected = endpoint
         .config
@@ -488,42 +540,95 @@ pub(crate) fn on_request(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<
     }
 }
 
+/// Whether a cookie of ours for this sender leads the message (section 2.6). A wrong one is as good as none.
+fn has_right_cookie(endpoint: &mut Endpoint, now: Now, datagram: &Datagram<'_>) -> Result<bool, CryptoError> {
+    let Datagram { path, header, octets } = *datagram;
+    let body = &octets[Header::LEN..];
+    let Some(cookie) = leading_cookie(header.next_payload, body) else { return Ok(false) };
+    let Endpoint { cookies: Some(cookies), crypto, random, counters, .. } = endpoint else {
+        // We have not asked for any yet.
+        endpoint.counters.count(Counter::CookieWrong);
+        return Ok(false);
+    };
+    let right = match first_nonce(header.next_payload, body) {
+        Some(nonce) => {
+            let asker = Asker { from: path.remote, spi: header.initiator_spi, nonce };
+            cookies.verify(crypto, random.as_mut(), now.monotonic, &asker, cookie)?
+        }
+        None => false,
+    };
+    if !right {
+        counters.count(Counter::CookieWrong);
+    }
+    Ok(right)
+}
+
+/// Whether a first message is taken; if not, the length of the answer, where one is due.
+enum Admitted {
+    Yes,
+    No(Option<usize>),
+}
+
 /// Limits and cookies (section 2.6).
 fn admit(
     endpoint: &mut Endpoint,
     now: Now,
     datagram: &Datagram<'_>,
-    payloads: &Payloads,
-    ni: &[u8],
-) -> Result<bool, CryptoError> {
-    let Datagram { path, header, .. } = *datagram;
+    proven: bool,
+    room: &mut [u8; COOKIE_DEMAND_LEN],
+) -> Result<Admitted, CryptoError> {
+    let Datagram { path, header, octets } = *datagram;
     let limits = endpoint.config.half_open;
     let Endpoint { cookies, crypto, random, counters, bounds, .. } = endpoint;
-    let cookies = match cookies {
-        Some(cookies) => cookies,
-        None => cookies.insert(Cookies::new(random.as_mut(), now.monotonic)?),
-    };
-    let asker = Asker { from: path.remote, spi: header.initiator_spi, nonce: ni };
-    let proven = match payloads.notify(notify::COOKIE) {
-        Some(cookie) => {
-            let right = cookies.verify(crypto, random.as_mut(), now.monotonic, &asker, &cookie.data)?;
-            counters.count(if right { Counter::CookieRight } else { Counter::CookieWrong });
-            right
-        }
-        None => false,
-    };
+    if proven {
+        counters.count(Counter::CookieRight);
+    }
     match bounds.admission(&limits, now.monotonic, path.remote.ip(), proven) {
-        Admission::Admit => Ok(true),
+        Admission::Admit => Ok(Admitted::Yes),
         Admission::TooFast => {
             counters.count(Counter::SourceLimited);
-            Ok(false)
+            Ok(Admitted::No(None))
         }
         Admission::AskCookie => {
-            counters.count(Counter::CookieSent);
+            let Some(nonce) = first_nonce(header.next_payload, &octets[Header::LEN..]) else {
+                counters.count(Counter::Malformed);
+                return Ok(Admitted::No(None));
+            };
+            let cookies = match cookies {
+                Some(cookies) => cookies,
+                None => cookies.insert(Cookies::new(random.as_mut(), now.monotonic)?),
+            };
+            let asker = Asker { from: path.remote, spi: header.initiator_spi, nonce };
             let cookie = cookies.make(crypto, random.as_mut(), now.monotonic, &asker)?;
-            answer_in_clear(endpoint, path, header, notify::plain(notify::COOKIE, cookie));
-            Ok(false)
+            counters.count(Counter::CookieSent);
+            let fields = HeaderFields { from_initiator: false, response: true, ..header.fields() };
+            Ok(Admitted::No(Some(demand_cookie(&fields, &cookie, room))))
         }
+    }
+}
+
+/// The requests of IKE_SA_INIT that were answered, and our SPIs of what came of them: a retransmission gets the same answer and
+/// makes no new state (section 2.1).
+#[derive(Debug, Default)]
+pub(crate) struct Inits(BTreeMap<InitKey, u64>);
+
+impl Inits {
+    /// Whether any of them has this sender and SPI: only then the octets matter.
+    fn any_of(&self, from: SocketAddr, spi: u64) -> bool {
+        self.0.range((from, spi, [0; 32])..=(from, spi, [u8::MAX; 32])).next().is_some()
+    }
+    fn get(&self, key: &InitKey) -> Option<u64> {
+        self.0.get(key).copied()
+    }
+    fn insert(&mut self, key: InitKey, spi: u64) {
+        self.0.insert(key, spi);
+    }
+    pub(crate) fn remove(&mut self, key: &InitKey) {
+        self.0.remove(key);
+    }
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 }
 

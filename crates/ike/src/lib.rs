@@ -18,6 +18,7 @@ mod dn;
 pub mod endpoint;
 mod established;
 pub mod event;
+mod fragments;
 mod half_open;
 pub mod identity;
 mod ike_auth;
@@ -34,6 +35,7 @@ pub mod revocation;
 pub mod rtt;
 pub mod selector;
 mod spare;
+mod strangers;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]

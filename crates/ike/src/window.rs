@@ -5,12 +5,13 @@ use crate::config::{Now, Retransmit, Role};
 use crate::counters::{Counter, Counters};
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon};
 use crate::event::{CloseReason, Event, Path, Transmit};
+use crate::fragments::{Fragments, Whose};
 use crate::keymat::IkeKeys;
 use crate::notify;
 use crate::payloads::{Payloads, Unreadable};
 use crate::timer::Timer;
 use crate::wire::message::{HeaderFields, encode_payloads};
-use crate::wire::sk::{self, Plain, Reassembly, SkMessage};
+use crate::wire::sk::{self, Plain, SkMessage};
 use crate::wire::{ExchangeType, Header, Payload};
 use bytes::Bytes;
 use ferry6_crypto::{CryptoError, CryptoProvider, OpeningKey, SealingKey};
@@ -189,8 +190,6 @@ pub(crate) struct Window {
     answered: Option<Answered>,
     /// Octets of the largest fragment of the peer's request so far.
     request_largest: usize,
-    request_parts: Option<Box<Reassembly>>,
-    response_parts: Option<Box<Reassembly>>,
 }
 
 impl Window {
@@ -226,8 +225,6 @@ impl Window {
             expected_request,
             answered: None,
             request_largest: 0,
-            request_parts: None,
-            response_parts: None,
         })
     }
 
@@ -277,7 +274,7 @@ impl Window {
         exchange: ExchangeType,
         payloads: &[Payload],
     ) {
-        let content = Self::content(exchange, self.next_id(), payloads);
+        let content = Self::content(exchange, self.next_id(&mut endpoint.fragments), payloads);
         let packets = self.seal(&content, false, self.fragment_size());
         let flight = InFlight::start(endpoint, now, common, packets);
         self.in_flight = Some(Request { content, flight, made_smaller: false, other: None });
@@ -295,12 +292,12 @@ impl Window {
         self.expected_request += received;
     }
 
-    fn next_id(&mut self) -> u32 {
+    fn next_id(&mut self, fragments: &mut Fragments) -> u32 {
         assert!(self.in_flight.is_none(), "the window is one request wide");
         let id = self.next_request;
         // `ids_left` ends the IKE SA before.
         self.next_request = self.next_request.saturating_add(1);
-        self.response_parts = None;
+        fragments.remove(self.message(true));
         id
     }
 
@@ -316,7 +313,7 @@ impl Window {
         common: &mut IkeSaCommon,
         len: usize,
     ) -> usize {
-        let id = self.next_id();
+        let id = self.next_id(&mut endpoint.fragments);
         let of = |octets: usize| {
             let padding = notify::plain(notify::PATH_PROBE, vec![0; octets]);
             Self::content(ExchangeType::Informational, id, &[padding])
@@ -446,14 +443,23 @@ impl Window {
     }
 
     /// No retransmission of the last request can come any more.
-    pub(crate) fn drop_cached(&mut self) {
+    pub(crate) fn drop_cached(&mut self, fragments: &mut Fragments) {
         self.answered = None;
-        self.request_parts = None;
+        fragments.remove(self.message(false));
+    }
+
+    /// The peer's request, or its response, among the fragments.
+    fn message(&self, response: bool) -> Whose {
+        let ours = match self.role {
+            Role::Initiator => self.initiator_spi,
+            Role::Responder => self.responder_spi,
+        };
+        (ours, response)
     }
 
     /// Takes one message. What does not authenticate changes nothing; neither does a message ID outside of the window.
     pub(crate) fn receive(&mut self, endpoint: &mut Endpoint, datagram: &Datagram<'_>) -> Incoming {
-        let Endpoint { events, counters, .. } = endpoint;
+        let Endpoint { events, counters, fragments, .. } = endpoint;
         let Datagram { path, header, octets } = *datagram;
         // A message that says it comes from our own role is one of ours, reflected.
         let peer_is_initiator = self.role == Role::Responder;
@@ -465,9 +471,9 @@ impl Window {
             return Incoming::Nothing;
         }
         let outcome = if header.response {
-            self.receive_response(header, octets)
+            self.receive_response(header, octets, fragments, counters)
         } else {
-            self.receive_request(header, octets, path, events, counters)
+            self.receive_request(header, octets, path, events, fragments, counters)
         };
         outcome.unwrap_or_else(|why| {
             counters.count(why);
@@ -475,19 +481,25 @@ impl Window {
         })
     }
 
-    fn receive_response(&mut self, header: &Header, message: &[u8]) -> Result<Incoming, Counter> {
+    fn receive_response(
+        &mut self,
+        header: &Header,
+        message: &[u8],
+        fragments: &mut Fragments,
+        counters: &mut Counters,
+    ) -> Result<Incoming, Counter> {
         match &self.in_flight {
             Some(Request { content, .. })
                 if content.id == header.message_id && content.exchange == header.exchange => {}
             _ => return Err(Counter::OutOfWindow),
         }
-        match self.open(message, true)? {
+        match self.open(message, true, fragments, counters)? {
             Opened::Whole(plain) => {
                 // Only the small ones came through, as it seems.
                 if self.in_flight.take().is_some_and(|request| request.made_smaller) {
                     self.learnt_size = SMALL_FRAGMENT;
                 }
-                self.response_parts = None;
+                fragments.remove(self.message(true));
                 Ok(Incoming::Response(Payloads::read(plain.first, &plain.body)))
             }
             Opened::Part => Ok(Incoming::Seen),
@@ -500,14 +512,15 @@ impl Window {
         message: &[u8],
         path: Path,
         events: &mut VecDeque<Event>,
+        fragments: &mut Fragments,
         counters: &mut Counters,
     ) -> Result<Incoming, Counter> {
         let id = header.message_id;
         if id == self.expected_request {
-            return match self.open(message, false)? {
+            return match self.open(message, false, fragments, counters)? {
                 Opened::Whole(plain) => {
                     self.expected_request = self.expected_request.saturating_add(1);
-                    self.request_parts = None;
+                    fragments.remove(self.message(false));
                     self.answered = None;
                     // Who sends smaller fragments has found that larger ones are lost; so will be ours.
                     let largest = std::mem::take(&mut self.request_largest);
@@ -548,21 +561,26 @@ impl Window {
         Ok(Incoming::Seen)
     }
 
-    fn open(&mut self, message: &[u8], response: bool) -> Result<Opened, Counter> {
+    fn open(
+        &mut self,
+        message: &[u8],
+        response: bool,
+        fragments: &mut Fragments,
+        counters: &mut Counters,
+    ) -> Result<Opened, Counter> {
         match sk::open(message, self.opening.as_mut()) {
             Ok(SkMessage::Whole(plain)) => Ok(Opened::Whole(plain)),
             Ok(SkMessage::Fragment { number, total, first, data }) => {
-                let parts = if response {
-                    &mut self.response_parts
-                } else {
+                let whose = self.message(response);
+                if !response {
                     // Those of the larger ones before are dropped with the first one of more.
-                    let anew =
-                        self.request_parts.as_ref().is_none_or(|parts| parts.total() < usize::from(total));
+                    let anew = fragments.total(whose) < usize::from(total);
                     let before = if anew { 0 } else { self.request_largest };
                     self.request_largest = before.max(message.len());
-                    &mut self.request_parts
-                };
-                match parts.get_or_insert_default().insert(number, total, first, data) {
+                }
+                let (outcome, forgotten) = fragments.insert(whose, number, total, first, data);
+                (0..forgotten).for_each(|_| counters.count(Counter::FragmentsForgotten));
+                match outcome {
                     Ok(Some(plain)) => Ok(Opened::Whole(plain)),
                     Ok(None) => Ok(Opened::Part),
                     Err(_) => Err(Counter::FragmentRefused),

@@ -4,6 +4,7 @@ use crate::batch::UdpPath;
 use crate::classify::SelectorPair;
 use crate::config::RouterConfig;
 use crate::counters::{DropReason, Drops, SaCounters};
+use crate::lanes::{self, WatchedLanes};
 use crate::path_mtu::PathMtu;
 use crate::roaming::Activity;
 use crate::router::{ChildInfo, ChildKeys, Command, HandleError, RouterEvent};
@@ -12,31 +13,25 @@ use crate::size::Outer;
 use crate::spd::Policy;
 use crate::status::{RouterStatus, Traffic};
 use crate::threads::{HandOn, IkeDatagram, InboundMessage, Mailbox, OutboundMessage, ThreadReport};
-use crate::udp::{Receiver, Sender, UdpPort};
+use crate::udp::{Lanes, Sender, Steering};
 use crate::worker::{InboundCommand, NewInbound, NewOutbound, OutboundCommand, Report};
 use ferry6_crypto::{CipherSuite, CryptoError, Spi};
-use ferry6_esp::encap::{self, Datagram, KEEPALIVE, NON_ESP_MARKER};
+use ferry6_esp::encap::{KEEPALIVE, NON_ESP_MARKER};
 use ferry6_esp::ipcomp::{Compressor, Decompressor};
 use ferry6_esp::{InboundSa, OutboundSa};
 use ferry6_ike::config::Now;
 use ferry6_ike::event::{Activate, ChildSa, Event, IkeSaId, Path, Reqid, Transmit};
 use ferry6_ike::{Endpoint, TrafficSelector};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::io::Interest;
-use tokio::net::UdpSocket as Watched;
 use tokio::sync::mpsc;
 
 /// How often the counters are looked at for signs of life.
 const ACTIVITY_INTERVAL: Duration = Duration::from_secs(1);
 /// Events that wait for the program; notices beyond this are lost, then what never came up.
 const BACKLOG: usize = 1024;
-/// Batches of datagrams handled between two looks at everything else, and for how long: a handshake may take a millisecond.
-const BATCHES_PER_TURN: usize = 8;
-const TURN: Duration = Duration::from_millis(10);
 /// So many children are compared with a new one, to find which one it takes over from.
 const FEW: usize = 64;
 
@@ -84,8 +79,9 @@ pub(crate) struct Parts {
     pub(crate) config: RouterConfig,
     /// A status with what does not change.
     pub(crate) status: RouterStatus,
-    pub(crate) ike: UdpPort,
-    pub(crate) nat: UdpPort,
+    pub(crate) ike: Lanes,
+    pub(crate) nat: Lanes,
+    pub(crate) steering: Steering,
     pub(crate) outbound: Vec<Mailbox<OutboundMessage>>,
     pub(crate) inbound: Vec<Mailbox<InboundMessage>>,
     pub(crate) hand_on: HandOn<InboundMessage>,
@@ -111,8 +107,8 @@ pub(crate) struct Control {
     lingering: BTreeSet<(Instant, Spi)>,
     /// Outbound SAs per worker, to spread them.
     load: Vec<usize>,
-    ike_sender: Sender,
-    nat_sender: Sender,
+    pub(crate) ike_sender: Sender,
+    pub(crate) nat_sender: Sender,
     backlog: VecDeque<RouterEvent>,
     /// What the ESP SAs carried that are gone: of each IKE SA that stands, and all in all.
     pub(crate) past_of: HashMap<IkeSaId, Traffic>,
@@ -129,7 +125,7 @@ pub(crate) struct Control {
     pub(crate) looked_at: IkeSaId,
 }
 
-fn now() -> Now {
+pub(crate) fn now() -> Now {
     Now { monotonic: Instant::now(), wall: SystemTime::now() }
 }
 
@@ -167,7 +163,7 @@ impl Child {
 impl Control {
     pub(crate) fn new(mut endpoint: Endpoint, parts: Parts) -> Self {
         // The kernel may have chosen it; NAT detection is true only with the real one.
-        endpoint.set_nat_port(parts.nat.port);
+        endpoint.set_nat_port(parts.nat.port());
         let drops = &parts.drops[0];
         let start = Instant::now();
         Self {
@@ -176,8 +172,8 @@ impl Control {
             by_inbound: HashMap::new(),
             lingering: BTreeSet::new(),
             load: vec![0; parts.outbound.len()],
-            ike_sender: parts.ike.sender(Arc::clone(drops)),
-            nat_sender: parts.nat.sender(Arc::clone(drops)),
+            ike_sender: parts.ike.known.sender(Arc::clone(drops)),
+            nat_sender: parts.nat.known.sender(Arc::clone(drops)),
             backlog: VecDeque::new(),
             past_of: HashMap::new(),
             past: Traffic::default(),
@@ -193,9 +189,8 @@ impl Control {
     }
 
     /// Runs until it is told to stop.
-    pub(crate) async fn run(mut self, ike: Watched, nat: Watched, mut channels: Channels) {
-        let mut ike_receiver = self.parts.ike.receiver();
-        let mut nat_receiver = self.parts.nat.receiver();
+    pub(crate) async fn run(mut self, watched: WatchedLanes, mut channels: Channels) {
+        let mut lanes = lanes::Lanes::new(&self.parts.ike, &self.parts.nat);
         loop {
             self.drain_endpoint();
             if let Some(stop_at) = self.stop_at
@@ -203,19 +198,19 @@ impl Control {
             {
                 break;
             }
-            let deadline = tokio::time::Instant::from_std(self.deadline());
+            let rest = lanes.rest(Instant::now());
+            let deadline = self.deadline();
+            let deadline = rest.map_or(deadline, |rest| rest.min(deadline));
+            let deadline = tokio::time::Instant::from_std(deadline);
             let events = self.parts.events.clone();
             tokio::select! {
-                _ = ike.readable() => {
-                    // `WouldBlock` tells the event loop to wait for more.
-                    let _ = ike.try_io(Interest::READABLE, || self.receive(&mut ike_receiver, self.parts.ike.port));
-                }
-                _ = nat.readable() => {
-                    let _ = nat.try_io(Interest::READABLE, || self.receive(&mut nat_receiver, self.parts.nat.port));
+                port = watched.known() => self.receive_known(&watched, &mut lanes, port),
+                port = watched.stranger(), if rest.is_none() => {
+                    self.receive_strangers(&watched, &mut lanes, port);
                 }
                 Some(datagram) = channels.ike.recv() => {
                     let path = Path {
-                        local: SocketAddrV4::new(datagram.local, self.parts.nat.port).into(),
+                        local: SocketAddrV4::new(datagram.local, self.parts.nat.port()).into(),
                         remote: datagram.source.into(),
                     };
                     self.endpoint.handle_datagram(now(), path, &datagram.message);
@@ -276,61 +271,11 @@ impl Control {
         }
     }
 
-    // --- datagrams -------------------------------------------------------------------------------------------------
-
-    /// `WouldBlock` where the socket is empty now.
-    fn receive(&mut self, receiver: &mut Receiver, port: u16) -> io::Result<()> {
-        let start = Instant::now();
-        for _ in 0..BATCHES_PER_TURN {
-            if start.elapsed() >= TURN {
-                break;
-            }
-            match receiver.receive(false) {
-                Ok(arrived) => {
-                    self.parts.drops[0].add(DropReason::InTruncated, arrived.truncated);
-                    let (buffer, received) = receiver.batch();
-                    for meta in received {
-                        let path = Path {
-                            local: SocketAddrV4::new(meta.local, port).into(),
-                            remote: meta.source.into(),
-                        };
-                        for datagram in buffer[meta.start..meta.start + meta.len].chunks(meta.segment) {
-                            if port == self.parts.ike.port {
-                                self.endpoint.handle_datagram(now(), path, datagram);
-                                continue;
-                            }
-                            match encap::classify(datagram) {
-                                Datagram::Ike(message) => self.endpoint.handle_datagram(now(), path, message),
-                                Datagram::Keepalive => {}
-                                Datagram::Malformed => {
-                                    self.parts.drops[0].count(DropReason::InMalformedDatagram)
-                                }
-                                Datagram::Esp(spi) => {
-                                    let owner = sad::owner(spi, self.parts.inbound.len());
-                                    self.parts.hand_on.push(owner, &[datagram], *meta);
-                                }
-                            }
-                        }
-                        // Answers leave before the next question is looked at.
-                        self.drain_endpoint();
-                    }
-                    self.parts.hand_on.flush();
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        tracing::debug!("cannot receive on port {port}: {error}");
-                    }
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-            }
-        }
-        Ok(())
-    }
+    // --- messages --------------------------------------------------------------------------------------------------
 
     fn transmit(&mut self, transmit: &Transmit) {
         let path = udp_path(&transmit.path);
-        let result = if transmit.path.local.port() == self.parts.nat.port {
+        let result = if transmit.path.local.port() == self.parts.nat.port() {
             let mut datagram = Vec::with_capacity(NON_ESP_MARKER.len() + transmit.payload.len());
             datagram.extend_from_slice(&NON_ESP_MARKER);
             datagram.extend_from_slice(&transmit.payload);
@@ -363,7 +308,7 @@ impl Control {
 
     // --- the endpoint's events -------------------------------------------------------------------------------------
 
-    fn drain_endpoint(&mut self) {
+    pub(crate) fn drain_endpoint(&mut self) {
         while let Some(event) = self.endpoint.poll() {
             match event {
                 Event::Transmit(transmit) => self.transmit(&transmit),
@@ -456,6 +401,7 @@ impl Control {
         let rekeyed = sa.replaces.is_some();
 
         self.parts.spis.add(sa.inbound.spi);
+        self.parts.steering.admit(sa.inbound.spi);
         // Inbound first: the event that lets the peer use it comes later.
         self.parts.inbound[sad::owner(sa.inbound.spi, self.parts.inbound.len())].post(
             InboundMessage::Command(InboundCommand::Install(Box::new(NewInbound {
@@ -674,7 +620,7 @@ impl Control {
             }
             Report::PathChanged(spi, path) => {
                 let path = Path {
-                    local: SocketAddrV4::new(path.local, self.parts.nat.port).into(),
+                    local: SocketAddrV4::new(path.local, self.parts.nat.port()).into(),
                     remote: path.remote.into(),
                 };
                 self.endpoint.esp_path_changed(now(), spi, path);
@@ -712,7 +658,7 @@ impl Control {
         match command {
             Command::Initiate { connection, broker, answer } => {
                 let path = Path {
-                    local: SocketAddr::new(self.local_address(broker), self.parts.ike.port),
+                    local: SocketAddr::new(self.local_address(broker), self.parts.ike.port()),
                     remote: broker.into(),
                 };
                 let _ =

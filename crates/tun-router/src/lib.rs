@@ -15,6 +15,7 @@ pub mod device;
 pub mod gro;
 pub mod gso;
 pub mod icmp;
+mod lanes;
 pub mod mss;
 mod parking;
 mod path_mtu;

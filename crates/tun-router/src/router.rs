@@ -5,10 +5,11 @@ use crate::control::{Channels, Control, Parts};
 use crate::counters::Drops;
 use crate::datapath::{DataPath, Spawner};
 use crate::device::Device;
+use crate::lanes::WatchedLanes;
 use crate::roaming::PathState;
 use crate::sad::{SpisInUse, SteeringSpis};
 use crate::status::RouterStatus;
-use crate::udp::Sockets;
+use crate::udp::{Sockets, Steering};
 use ferry6_crypto::provider::OsRandom;
 use ferry6_crypto::{PacketKeys, Spi};
 use ferry6_ike as ike;
@@ -244,12 +245,14 @@ impl Prepared {
             workers,
             ..RouterStatus::default()
         };
+        let steering = Steering::new(&sockets);
         let parts = Parts {
             config,
             status,
             hand_on: data_path.hand_on(Arc::clone(&own_drops)),
             ike: sockets.ike,
             nat: sockets.nat,
+            steering,
             outbound: data_path.outbound.clone(),
             inbound: data_path.inbound.clone(),
             spis: spis.clone(),
@@ -260,9 +263,9 @@ impl Prepared {
         let (ready, started) = std::sync::mpsc::channel();
         let control = spawner.spawn(ThreadKind::Control, "control".to_owned(), move || {
             runtime.block_on(async move {
-                let (ike, nat) = match (parts.ike.watch(), parts.nat.watch()) {
-                    (Ok(ike), Ok(nat)) => (ike, nat),
-                    (Err(error), _) | (_, Err(error)) => {
+                let watched = match WatchedLanes::new(&parts.ike, &parts.nat) {
+                    Ok(watched) => watched,
+                    Err(error) => {
                         let _ = ready.send(Err(error));
                         return;
                     }
@@ -270,7 +273,7 @@ impl Prepared {
                 let generator = SteeringSpis::new(Box::new(OsRandom), spis);
                 let endpoint = make_endpoint(Box::new(generator));
                 let _ = ready.send(Ok(()));
-                Control::new(endpoint, parts).run(ike, nat, channels).await;
+                Control::new(endpoint, parts).run(watched, channels).await;
             });
         })?;
         let router = Router {

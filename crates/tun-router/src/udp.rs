@@ -1,14 +1,17 @@
 //! UDP sockets on the IKE and NAT traversal ports: GSO and GRO where the kernel has them, sendmmsg and recvmmsg
 //! elsewhere.
 //!
-//! The port for ESP has one socket for the control thread and one per worker, in one SO_REUSEPORT group. A classic BPF
-//! program hands each datagram to the owner of its SPI; where the kernel refuses it, hand-off between workers does.
+//! Each port has two sockets of the control thread, in one SO_REUSEPORT group: for strangers, and for those whom we know, as far
+//! as a look at the header can tell. So no flood of spoofed first messages fills the queue in which a peer's message waits. In the group
+//! of the port for ESP there is one more for each worker. A classic BPF program hands each datagram to the owner of its SPI;
+//! where the kernel refuses it, hand-off between workers does, and the lanes have no meaning.
 
 use crate::batch::{Received, Run, SendBatch, UdpPath};
 use crate::counters::{DropReason, Drops};
 use crate::router::StartError;
 use crate::size::{Fit, MIN_PATH, OUTER_HEADERS};
 use crate::sys::udp::{self as sys, Arrived, Messages};
+use ferry6_crypto::Spi;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -17,26 +20,88 @@ use std::sync::Arc;
 
 /// Octets that one received message may have: the largest UDP datagram, or GRO's largest bundle.
 pub const SLOT_LEN: usize = 65_536;
-/// Messages in one receive call where GRO bundles them, and where it doesn't.
+/// Messages in one receive call where GRO bundles them; where it could and doesn't; and where it can't.
 const SLOTS_GRO: usize = 4;
+const SLOTS_SMALL: usize = 16;
 const SLOTS_PLAIN: usize = 32;
+/// A message up to this long is no bundle worth the name.
+const SMALL: usize = 2048;
 /// Messages in one send call.
 const SEND_SLOTS: usize = 64;
 /// Wanted socket buffers: some milliseconds at 10 Gbit/s.
 const SOCKET_BUFFER: usize = 8 << 20;
+/// SPIs at first are below this: they have room for two thousand SAs on each worker (see `sad.rs`).
+const FIRST_CEILING: u32 = 1 << 23;
 
 /// The sockets, all bound. They live and die together: when one leaves the group, the kernel numbers the others anew, and
 /// the steering is wrong.
 #[derive(Debug)]
 pub struct Sockets {
     /// UDP/500.
-    pub ike: UdpPort,
+    pub ike: Lanes,
     /// UDP/4500: what is not ESP.
-    pub nat: UdpPort,
+    pub nat: Lanes,
     /// UDP/4500: ESP, one per worker.
     pub workers: Vec<UdpPort>,
     /// What was found out, for `status`.
     pub description: String,
+}
+
+/// The control thread's two sockets of one port.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    /// For whom we know: a responder's SPI, or a notify in front, as who repeats a cookie has.
+    pub known: UdpPort,
+    /// For all else.
+    pub strangers: UdpPort,
+}
+
+impl Lanes {
+    /// Their port.
+    pub fn port(&self) -> u16 {
+        self.known.port
+    }
+
+    /// Binds both. The strangers' comes first in the group: a BPF program that finds too few octets returns 0.
+    fn bind(address: SocketAddrV4, offload: bool) -> Result<Self, StartError> {
+        // SO_REUSEPORT would let a second daemon of the same user share the port unseen; so first bind without it.
+        let probe = UdpPort::bind(address, false, false)?;
+        let address = SocketAddrV4::new(*address.ip(), probe.port);
+        drop(probe);
+        let strangers = UdpPort::bind(address, true, offload)?;
+        let known = UdpPort::bind(address, true, offload)?;
+        Ok(Self { known, strangers })
+    }
+}
+
+/// Keeps the steering by SPI in step with the SPIs in use.
+#[derive(Debug)]
+pub(crate) struct Steering {
+    port: UdpPort,
+    workers: u32,
+    ceiling: u32,
+}
+
+impl Steering {
+    pub(crate) fn new(sockets: &Sockets) -> Self {
+        let workers = sockets.workers.len() as u32;
+        Self { port: sockets.nat.strangers.clone(), workers, ceiling: FIRST_CEILING }
+    }
+
+    /// An SA with this SPI is about to be installed.
+    pub(crate) fn admit(&mut self, spi: Spi) {
+        if spi.get() >= self.ceiling {
+            self.ceiling =
+                spi.get().checked_add(1).and_then(u32::checked_next_power_of_two).unwrap_or(u32::MAX);
+            // Where there is no steering the workers hand on.
+            let _ = sys::steer(&self.port.socket, self.workers, self.ceiling);
+        }
+    }
+
+    /// Whether an SA of ours may have this SPI.
+    pub(crate) fn may_be_ours(&self, spi: Spi) -> bool {
+        spi.get() < self.ceiling || self.ceiling == u32::MAX
+    }
 }
 
 /// One bound socket.
@@ -87,15 +152,12 @@ impl Sockets {
         workers: usize,
         offload: bool,
     ) -> Result<Self, StartError> {
-        let ike = UdpPort::bind(SocketAddrV4::new(listen, ike_port), false, false)?;
-        // SO_REUSEPORT would let a second daemon of the same user share the port unseen; so first bind without it.
-        let probe = UdpPort::bind(SocketAddrV4::new(listen, nat_port), false, false)?;
-        let address = SocketAddrV4::new(listen, probe.port);
-        drop(probe);
-        let shared = || UdpPort::bind(address, true, offload);
-        let nat = shared()?;
+        let ike = Lanes::bind(SocketAddrV4::new(listen, ike_port), false)?;
+        let nat = Lanes::bind(SocketAddrV4::new(listen, nat_port), offload)?;
+        let shared = || UdpPort::bind(SocketAddrV4::new(listen, nat.port()), true, offload);
         let workers = (0..workers).map(|_| shared()).collect::<Result<Vec<_>, _>>()?;
-        let steered = sys::steer(&nat.socket, workers.len() as u32);
+        let steered = sys::steer_ike(&ike.strangers.socket)
+            .and_then(|()| sys::steer(&nat.strangers.socket, workers.len() as u32, FIRST_CEILING));
         if let Err(error) = &steered {
             tracing::info!("no steering by SPI ({error}): workers hand packets on to each other");
         }
@@ -146,13 +208,15 @@ impl UdpPort {
 
     /// A receiver with its buffers.
     pub fn receiver(&self) -> Receiver {
-        let slots = if self.gro { SLOTS_GRO } else { SLOTS_PLAIN };
+        let (few, slots) = if self.gro { (SLOTS_GRO, SLOTS_SMALL) } else { (SLOTS_PLAIN, SLOTS_PLAIN) };
         Receiver {
             port: self.clone(),
             messages: Messages::new(slots),
             // Pages that no datagram was written to take no memory.
             buffer: vec![0; slots * SLOT_LEN].into_boxed_slice(),
             received: Vec::with_capacity(slots),
+            few,
+            many_small: false,
         }
     }
 
@@ -185,6 +249,10 @@ pub struct Receiver {
     messages: Messages,
     buffer: Box<[u8]>,
     received: Vec<Received>,
+    /// Slots of a usual call.
+    few: usize,
+    /// The last call had all of its slots full of small messages: so will the next one have, and takes more.
+    many_small: bool,
 }
 
 impl AsFd for Receiver {
@@ -200,8 +268,17 @@ impl Receiver {
     /// `WouldBlock` where there is nothing; asynchronous errors of the socket, which concern earlier sends.
     pub(crate) fn receive(&mut self, one: bool) -> io::Result<Arrived> {
         self.received.clear();
-        let buffer = if one { &mut self.buffer[..SLOT_LEN] } else { &mut self.buffer[..] };
-        self.messages.receive(&self.port.socket, buffer, SLOT_LEN, &mut self.received)
+        let slots = match (one, self.many_small) {
+            (true, _) => 1,
+            (false, false) => self.few,
+            (false, true) => self.messages.slots(),
+        };
+        let buffer = &mut self.buffer[..slots * SLOT_LEN];
+        let arrived = self.messages.receive(&self.port.socket, buffer, SLOT_LEN, &mut self.received);
+        self.many_small = !one
+            && arrived.as_ref().is_ok_and(|arrived| arrived.full)
+            && self.received.iter().all(|message| message.len <= SMALL);
+        arrived
     }
 
     /// Whether the last receive brought a single datagram.
@@ -425,7 +502,7 @@ mod tests {
         let b = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1, true).unwrap();
         let path = UdpPath {
             local: Ipv4Addr::LOCALHOST,
-            remote: SocketAddrV4::new(Ipv4Addr::LOCALHOST, b.nat.port),
+            remote: SocketAddrV4::new(Ipv4Addr::LOCALHOST, b.nat.port()),
         };
         for gso in [true, false] {
             let mut sender = a.workers[0].sender(Arc::default());
@@ -435,9 +512,10 @@ mod tests {
             let mut batch = SendBatch::new(1 << 18);
             let mut sent = Vec::new();
             for i in 0..100_usize {
-                // SPIs, so that they go to the worker.
+                // SPIs as ours are, so that they go to the worker.
                 let len = if i % 10 == 9 { 500 } else { 1400 };
-                let datagram: Vec<u8> = std::iter::repeat_n(i as u8 + 1, len).collect();
+                let mut datagram = vec![i as u8 + 1; len];
+                datagram[0] = 0;
                 batch.room()[..len].copy_from_slice(&datagram);
                 batch.commit(len, path, 0b10, Fit::Whole);
                 sent.push(datagram);
@@ -448,30 +526,106 @@ mod tests {
             let got = receive_all(&mut receivers, sent.len());
             assert_eq!(got.iter().map(|(_, d, _)| d.clone()).collect::<Vec<_>>(), sent);
             for (_, _, meta) in got {
-                assert_eq!(meta.source, SocketAddrV4::new(Ipv4Addr::LOCALHOST, a.nat.port));
+                assert_eq!(meta.source, SocketAddrV4::new(Ipv4Addr::LOCALHOST, a.nat.port()));
                 assert_eq!(meta.local, Ipv4Addr::LOCALHOST);
                 assert_eq!(meta.tos, 0b10);
             }
         }
     }
 
+    /// An IKE header.
+    fn ike(responder_spi: u64, next_payload: u8, version: u8) -> Vec<u8> {
+        let spis = [7_u64.to_be_bytes(), responder_spi.to_be_bytes()].concat();
+        [&spis[..], &[next_payload, version, 34, 8, 0, 0, 0, 0, 0, 0, 0, 28]].concat()
+    }
+
+    /// What is whose: of those we know, and of strangers.
+    fn lanes() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let known = [ike(1, 46, 0x20), ike(1 << 32, 46, 0x20), ike(0, 41, 0x20), ike(0, 41, 0x21)];
+        let strangers = [
+            ike(0, 33, 0x20),
+            ike(0, 0, 0x20),
+            ike(1, 46, 0x30),
+            ike(0, 41, 0x10),
+            ike(1, 46, 0x20)[..16].to_vec(),
+        ];
+        (known.to_vec(), strangers.to_vec())
+    }
+
     #[test]
     fn steering_by_spi() {
         let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 3, true).unwrap();
         assert!(sockets.description.contains("steered"), "{}", sockets.description);
-        let mut nat = sockets.nat.receiver();
+        let (mut known, mut strangers) = (sockets.nat.known.receiver(), sockets.nat.strangers.receiver());
         let mut workers: Vec<_> = sockets.workers.iter().map(UdpPort::receiver).collect();
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, sockets.nat.port);
-        for spi in [256_u32, 257, 1000, 0xffff_ffff] {
-            sender.send_to(&[&spi.to_be_bytes()[..], b"rest"].concat(), to).unwrap();
+        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, sockets.nat.port());
+        let send = |octets: &[u8]| sender.send_to(octets, to).unwrap();
+        for spi in [256_u32, 257, 1000, FIRST_CEILING - 1] {
+            send(&[&spi.to_be_bytes()[..], b"rest"].concat());
             let got = receive_all(&mut workers, 1);
             assert_eq!(got[0].0, spi as usize % 3);
         }
         for other in [&[0, 0, 0, 0, 1, 2, 3][..], &[0xff], &[0, 0, 0, 255, 9], &[1, 2, 3]] {
-            sender.send_to(other, to).unwrap();
-            assert_eq!(receive(&mut nat)[0].0, other);
+            send(other);
+            assert_eq!(receive(&mut strangers)[0].0, other);
         }
+        let marked = |message: Vec<u8>| [&[0; 4], &message[..]].concat();
+        for message in lanes().0.into_iter().map(marked) {
+            send(&message);
+            assert_eq!(receive(&mut known)[0].0, message);
+        }
+        for message in lanes().1.into_iter().map(marked) {
+            send(&message);
+            assert_eq!(receive(&mut strangers)[0].0, message);
+        }
+        // No SA has such an SPI, until one has.
+        let mut steering = Steering::new(&sockets);
+        let high = |spi: u32| [&spi.to_be_bytes()[..], b"rest"].concat();
+        for (spi, ceiling) in [(FIRST_CEILING, 1 << 24), (0x0100_0000, 1 << 25), (u32::MAX - 1, u32::MAX)] {
+            send(&high(spi));
+            assert_eq!(receive(&mut strangers)[0].0, high(spi));
+            assert!(!steering.may_be_ours(Spi::new(spi).unwrap()));
+            steering.admit(Spi::new(spi).unwrap());
+            assert_eq!(steering.ceiling, ceiling);
+            send(&high(spi));
+            assert_eq!(receive_all(&mut workers, 1)[0].0, spi as usize % 3);
+        }
+    }
+
+    #[test]
+    fn strangers_have_a_lane_of_their_own_on_the_ike_port() {
+        let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1, true).unwrap();
+        let (mut known, mut strangers) = (sockets.ike.known.receiver(), sockets.ike.strangers.receiver());
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, sockets.ike.port());
+        for (lane, messages) in [(&mut known, lanes().0), (&mut strangers, lanes().1)] {
+            for message in messages {
+                sender.send_to(&message, to).unwrap();
+                assert_eq!(receive(lane)[0].0, message);
+            }
+        }
+    }
+
+    /// Who is flooded with small messages takes more of them at once.
+    #[test]
+    fn more_slots_for_small_messages() {
+        let sockets = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1, true).unwrap();
+        let mut receiver = sockets.workers[0].receiver();
+        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, sockets.nat.port());
+        // From sockets of their own, so that GRO does not bundle them.
+        for n in 0..64_u32 {
+            let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            sender.send_to(&(1000 + n).to_be_bytes(), to).unwrap();
+        }
+        let mut batches = Vec::new();
+        while receiver.receive(false).is_ok() {
+            batches.push(receiver.batch().1.len());
+        }
+        if receiver.few == SLOTS_GRO {
+            assert_eq!(batches, [4, 16, 16, 16, 12]);
+        }
+        assert_eq!(batches.iter().sum::<usize>(), 64);
     }
 
     #[test]
@@ -483,7 +637,7 @@ mod tests {
     #[test]
     fn a_port_in_use_is_refused() {
         let first = Sockets::bind(Ipv4Addr::LOCALHOST, 0, 0, 1, true).unwrap();
-        let error = Sockets::bind(Ipv4Addr::LOCALHOST, 0, first.nat.port, 1, true).unwrap_err();
+        let error = Sockets::bind(Ipv4Addr::LOCALHOST, 0, first.nat.port(), 1, true).unwrap_err();
         assert!(error.to_string().contains("Another program has the port"), "{error}");
         let error = Sockets::bind(Ipv4Addr::new(192, 0, 2, 1), 0, 0, 1, true).unwrap_err();
         assert!(error.to_string().contains("does not have the address"), "{error}");

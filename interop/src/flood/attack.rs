@@ -29,6 +29,10 @@ pub enum Load {
     MarkedGarbage,
     /// ESP of 1300 octets with SPIs that nobody has.
     UnknownSpi,
+    /// The same with SPIs as ferry6 chooses them, so that the kernel cannot tell.
+    NearSpi,
+    /// IKE messages of 200 octets that are right but for their SPI.
+    ForgedSpi,
     /// These datagrams, with the source that they had.
     Replay(Vec<Vec<u8>>),
 }
@@ -56,7 +60,14 @@ impl Load {
         let mut octets = match self {
             Self::Init(message) => message.clone(),
             Self::Garbage | Self::MarkedGarbage => vec![0; 8 + (random.next() % 592) as usize],
-            Self::UnknownSpi => vec![0; 1300],
+            Self::UnknownSpi | Self::NearSpi => vec![0; 1300],
+            Self::ForgedSpi => {
+                let mut message = vec![0; 4 + 200];
+                // SK, version 2.0, IKE_AUTH, from the initiator, message ID 1, length.
+                message[20..24].copy_from_slice(&[46, 0x20, 35, 8]);
+                message[24..32].copy_from_slice(&[0, 0, 0, 1, 0, 0, 0, 200]);
+                message
+            }
             Self::Replay(packets) => packets[number % packets.len()].clone(),
         };
         self.vary(random, &mut octets);
@@ -80,6 +91,12 @@ impl Load {
                 // Not a marker, and no SPI that is reserved.
                 octets[0] |= 1;
             }
+            Self::NearSpi => {
+                random.fill(&mut octets[..8]);
+                octets[0] = 0;
+                octets[1] = octets[1] & 0x3f | 0x10;
+            }
+            Self::ForgedSpi => random.fill(&mut octets[4..20]),
             Self::Replay(_) => {}
         }
     }

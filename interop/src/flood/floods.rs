@@ -23,6 +23,10 @@ const SHARE: f64 = 0.8;
 const PATIENCE: f64 = 5.0;
 /// What all floods together may leave in the broker's memory, MiB: docs/security.md tells what it is made of.
 pub const BOUND_MIB: f64 = 96.0;
+/// Datagrams that a client sends for one of the handshakes of the last two floods: the first message, and again with a cookie.
+const DATAGRAMS_EACH: f64 = 2.0;
+/// How long a newcomer is waited for, seconds.
+const LONGEST: u64 = 20;
 /// Sources of the half-open flood; as many IKE SAs each as one may have.
 const SOURCES: u32 = 400;
 
@@ -34,19 +38,25 @@ pub enum Kind {
     Garbage4500,
     Marked4500,
     UnknownSpi,
+    NearSpi,
     Replay,
+    ForgedCookie,
+    ForgedSpi,
     OpenAndDrop,
     HalfOpen,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Init,
         Self::Garbage500,
         Self::Garbage4500,
         Self::Marked4500,
         Self::UnknownSpi,
+        Self::NearSpi,
         Self::Replay,
+        Self::ForgedCookie,
+        Self::ForgedSpi,
         Self::OpenAndDrop,
         Self::HalfOpen,
     ];
@@ -58,7 +68,10 @@ impl Kind {
             Self::Garbage4500 => "garbage-4500",
             Self::Marked4500 => "garbage-4500-ike",
             Self::UnknownSpi => "esp-unknown-spi",
+            Self::NearSpi => "esp-near-spi",
             Self::Replay => "esp-replayed",
+            Self::ForgedCookie => "init-forged-cookie",
+            Self::ForgedSpi => "ike-forged-spi",
             Self::OpenAndDrop => "open-and-drop",
             Self::HalfOpen => "half-open",
         }
@@ -66,7 +79,7 @@ impl Kind {
 
     fn port(self) -> u16 {
         match self {
-            Self::Init | Self::Garbage500 => 500,
+            Self::Init | Self::ForgedCookie | Self::Garbage500 => 500,
             _ => 4500,
         }
     }
@@ -169,6 +182,9 @@ impl Arena {
             Kind::Garbage500 | Kind::Garbage4500 => packets(Load::Garbage),
             Kind::Marked4500 => packets(Load::MarkedGarbage),
             Kind::UnknownSpi => packets(Load::UnknownSpi),
+            Kind::NearSpi => packets(Load::NearSpi),
+            Kind::ForgedCookie => packets(Load::Init(self.learn_cookie()?)),
+            Kind::ForgedSpi => packets(Load::ForgedSpi),
             // Fresh ones: while little else is sent they are duplicates. With ESN what is older than the window is taken for
             // the next 2^32 packets, and fails its integrity check (RFC 4303 appendix A2.1).
             Kind::Replay => packets(Load::Replay(overhear(&self.net.broker, 64, || {
@@ -177,6 +193,31 @@ impl Arena {
             Kind::OpenAndDrop => self.open_and_drop(),
             Kind::HalfOpen => self.half_open(),
         }
+    }
+
+    /// A first message with a cookie that was right for another one: so an attacker who has asked once knows what they look like.
+    fn learn_cookie(&self) -> Result<Vec<u8>> {
+        let request = first_request(&self.net.client_config("nobody")?.connection)?;
+        let socket = self.net.attacker.run(|| {
+            let own = Ipv4Addr::from(u32::from(net::OWN_NET) + 0x1_0000);
+            let socket = UdpSocket::bind((own, 0))?;
+            socket.connect((net::BROKER_AT_ATTACKER, 500))?;
+            socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+            Ok(socket)
+        })?;
+        let (mut random, mut buffer) = (Random(11), [0; 2048]);
+        // The first few are answered without.
+        for _ in 0..300 {
+            let mut message = request.clone();
+            random.fill(&mut message[..8]);
+            socket.send(&message)?;
+            if let Ok(len) = socket.recv(&mut buffer)
+                && let Some(again) = with_cookie(&message, &buffer[..len])
+            {
+                return Ok(again);
+            }
+        }
+        anyhow::bail!("the broker asks for no cookie")
     }
 
     /// A user of the broker who opens IKE SAs and closes them again, as many as it may.
@@ -251,23 +292,32 @@ impl Arena {
             ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()], Vec::new());
         let mut newcomer = 0.0_f64;
         for round in 0..rounds {
-            // Who waits for answers gets none from a sink: such a flood is compared with none at all, which is harder.
-            let sink = Sink::start(&self.net.broker)?;
-            let running = if closed_loop { None } else { Some(self.attack(kind, sink.port)?) };
-            std::thread::sleep(Duration::from_millis(300));
-            mbits[0].push(throughput(&self.net, self.seconds)?);
-            kpps[0].push(running.map_or(Ok(0.0), Running::stop)? / 1e3);
-            let seen = sink.stop()?;
-            ensure!(closed_loop || seen > 0, "the sink saw nothing");
-
-            let running = self.attack(kind, kind.port())?;
-            if kind == Kind::HalfOpen && round == 0 {
-                self.fill_the_table()?;
+            // Who waits for answers gets none from a sink: it gets as many datagrams a second as the broker got.
+            for broker in if closed_loop { [true, false] } else { [false, true] } {
+                let at = usize::from(broker);
+                let sink = Sink::start(&self.net.broker)?;
+                let running = if broker {
+                    self.attack(kind, kind.port())?
+                } else if closed_loop {
+                    let load = Load::Init(first_request(&self.net.client_config("nobody")?.connection)?);
+                    let to = (net::BROKER_AT_ATTACKER, sink.port);
+                    let rate = (kpps[1][round] * 1e3 * DATAGRAMS_EACH) as u64;
+                    Running::Packets(Attack::start(&self.net.attacker, &load, to, rate.max(1))?)
+                } else {
+                    self.attack(kind, sink.port)?
+                };
+                if broker && kind == Kind::HalfOpen && round == 0 {
+                    self.fill_the_table()?;
+                }
+                std::thread::sleep(Duration::from_millis(300));
+                mbits[at].push(throughput(&self.net, self.seconds)?);
+                if broker {
+                    newcomer = newcomer.max(self.newcomer()?);
+                }
+                kpps[at].push(running.stop()? / 1e3);
+                let seen = sink.stop()?;
+                ensure!(broker || seen > 0, "the sink saw nothing");
             }
-            std::thread::sleep(Duration::from_millis(300));
-            mbits[1].push(throughput(&self.net, self.seconds)?);
-            newcomer = newcomer.max(self.newcomer()?);
-            kpps[1].push(running.stop()? / 1e3);
             shares.push(mbits[1][round] / mbits[0][round]);
         }
         let rss = rss(self.broker.pid().context("the broker runs")?)?;
@@ -296,7 +346,7 @@ impl Arena {
             std::thread::sleep(time);
             let count = pinger.stop()?;
             let rate = running.stop()?;
-            let came = came.with_context(|| format!("{}, {rate:.0} a second", kind.name()))?;
+            let came = came?;
             let grown = rss(self.broker.pid().context("the broker runs")?)? - self.first_rss;
             println!(
                 "{}: {rate:.0} a second; {count:?}; a newcomer came in {came:.2} s; grown by {grown:.1} MiB",
@@ -320,13 +370,15 @@ impl Arena {
         })
     }
 
-    /// How long a new honest client needs, seconds.
+    /// How long a new honest client needs, seconds; who has not come by then is taken for one that needs so long.
     fn newcomer(&self) -> Result<f64> {
         let begin = Instant::now();
         let mut guest = self.net.connect(&self.net.guest, "guest")?;
-        let came = self.net.wait_for_ping(&self.net.guest, Duration::from_secs(20));
+        let came = self.net.wait_for_ping(&self.net.guest, Duration::from_secs(LONGEST));
         let took = begin.elapsed().as_secs_f64();
-        came.with_context(|| guest.log())?;
+        if let Err(error) = came {
+            eprintln!("{error:#}\n{}", guest.log());
+        }
         guest.stop()?;
         Ok(took)
     }
@@ -400,7 +452,7 @@ fn throughput(net: &Net, seconds: f64) -> Result<f64> {
 /// The table.
 pub fn table(rows: &[Row]) -> String {
     let mut out = format!(
-        "{:<17} {:>9} {:>9} {:>8} {:>8} {:>6} {:>8} {:>7} {:>7}  counted\n{:<17} {:>9} {:>9} {:>8} {:>8} {:>6} {:>8} {:>7} {:>7}\n",
+        "{:<18} {:>9} {:>9} {:>8} {:>8} {:>6} {:>8} {:>7} {:>7}  counted\n{:<18} {:>9} {:>9} {:>8} {:>8} {:>6} {:>8} {:>7} {:>7}\n",
         "flood",
         "to sink",
         "to broker",

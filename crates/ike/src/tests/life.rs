@@ -517,7 +517,7 @@ fn a_closed_half_open_ike_sa_is_forgotten() {
         assert_eq!(pair.broker.endpoint.inits.len(), 1);
         pair.act(Side::Broker, |e, now| e.close_all(now, secs(1)));
         assert_eq!(pair.broker.endpoint.half_open(), 0);
-        assert!(pair.broker.endpoint.inits.is_empty());
+        assert!(pair.broker.endpoint.inits.len() == 0);
     }
 }
 
@@ -548,4 +548,55 @@ fn the_next_timeout_is_found_among_ten_thousand() {
     pair.run(secs(60));
     assert_eq!(pair.broker.endpoint.half_open(), 0);
     assert_eq!(pair.broker.endpoint.poll_timeout(), None);
+}
+
+/// What waits for the rest of a message is gone with its IKE SA, and when the message is whole.
+#[test]
+fn fragments_are_forgotten_with_their_ike_sa() {
+    let mut pair = super::pair(|client, _| client.fragment_size = Some(256));
+    // SKF, number 2.
+    pair.link.fate = Box::new(|octets| {
+        let second = octets[16] == 53 && octets[32..34] == [0, 2];
+        if second { Fate::Drop } else { Fate::Deliver }
+    });
+    pair.initiate();
+    pair.run(secs(2));
+    assert_eq!((pair.broker.endpoint.half_open(), pair.broker.endpoint.fragments.size().0), (1, 1));
+    pair.run(secs(60));
+    assert_eq!((pair.broker.endpoint.half_open(), pair.broker.endpoint.fragments.size()), (0, (0, 0)));
+    pair.link.fate = Box::new(|_| Fate::Deliver);
+    pair.initiate();
+    pair.run(secs(5));
+    assert_eq!(pair.broker.established().len(), 1);
+    assert_eq!(pair.broker.endpoint.fragments.size(), (0, 0));
+}
+
+/// More first messages than are listened to: who is honest gets in, since it comes again, and what the broker sends to those who
+/// never asked is bounded.
+#[test]
+fn a_newcomer_gets_in_under_a_flood_of_spoofed_first_messages() {
+    let mut pair = super::pair(|_, _| {});
+    let mut message = init_request(1);
+    let mut random = SeededRandom(5);
+    let (mut sent, mut answers) = (0_u32, 0);
+    for step in 0..40 {
+        for _ in 0..6_000 {
+            random.fill(&mut message[..8]).unwrap();
+            sent += 1;
+            let (now, path) = (pair.now, from(Ipv4Addr::from(0x0a00_0000 + sent), 500));
+            pair.broker.endpoint.handle_datagram(now, path, &message);
+            while let Some(event) = pair.broker.endpoint.poll() {
+                answers += usize::from(matches!(event, Event::Transmit(_)));
+            }
+        }
+        if step == 5 {
+            pair.initiate();
+        }
+        pair.run(Duration::from_millis(100));
+    }
+    let count = |counter| pair.broker.endpoint.counters().get(counter);
+    assert_eq!(pair.broker.established().len(), 1, "within 3.5 s");
+    assert!(count(Counter::InitLimited) > 100_000 && count(Counter::CookieRight) == 1);
+    assert!(answers < 2_500 + 4 * 5_000 + 5_000, "{answers} answers to {sent} of them");
+    assert!(pair.broker.endpoint.half_open() <= 64 * 4);
 }

@@ -2,7 +2,7 @@
 
 use super::codec::{Reader, fill_length};
 pub use super::header::HeaderFields;
-use super::payload::{GENERIC_HEADER_LEN, notation, payload_type};
+use super::payload::{GENERIC_HEADER_LEN, NONCE_LEN, notation, payload_type};
 use super::{Header, Payload};
 
 /// Why octets are not an IKE message; each says where.
@@ -93,6 +93,59 @@ pub fn parse_payloads(first: u8, body: &[u8]) -> Result<Vec<Payload>, WireError>
         return Err(WireError::Invalid { what: "payload chain", problem: "octets behind the last payload" });
     }
     Ok(payloads)
+}
+
+/// The data of the COOKIE notify in front of all else, where one stands there (section 2.6: "as the first payload").
+/// This and [`first_nonce`] keep nothing, so that a flood costs nothing but a look.
+pub(crate) fn leading_cookie(first: u8, body: &[u8]) -> Option<&[u8]> {
+    const COOKIE: [u8; 2] = 16390_u16.to_be_bytes();
+    if first != payload_type::NOTIFY {
+        return None;
+    }
+    let mut reader = Reader::new("COOKIE", body);
+    let [_next, _flags] = reader.array().ok()?;
+    let length = reader.u16().ok()?;
+    let (notify, data) = reader.body(length, GENERIC_HEADER_LEN).ok()?.split_first_chunk::<4>()?;
+    // Protocol, size of an SPI, which it does not have, and type.
+    (notify[1] == 0 && notify[2..] == COOKIE).then_some(data)
+}
+
+/// The content of the first Nonce payload of a chain.
+pub(crate) fn first_nonce(first: u8, body: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::new("payload", body);
+    let mut next = first;
+    for _ in 0..MAX_PAYLOADS {
+        let [following, _flags] = reader.array().ok()?;
+        let length = reader.u16().ok()?;
+        let content = reader.body(length, GENERIC_HEADER_LEN).ok()?;
+        match next {
+            payload_type::NONE => return None,
+            payload_type::NONCE => return NONCE_LEN.contains(&content.len()).then_some(content),
+            _ => next = following,
+        }
+    }
+    None
+}
+
+/// Octets that [`demand_cookie`] writes at most.
+pub(crate) const COOKIE_DEMAND_LEN: usize = Header::LEN + 8 + 64;
+
+/// Writes a message that is a COOKIE notify and nothing else; returns its length.
+///
+/// # Panics
+/// With a cookie of more than 64 octets, which is none (section 2.6).
+pub(crate) fn demand_cookie(
+    header: &HeaderFields,
+    cookie: &[u8],
+    room: &mut [u8; COOKIE_DEMAND_LEN],
+) -> usize {
+    let len = GENERIC_HEADER_LEN + 4 + cookie.len();
+    room[..Header::LEN].copy_from_slice(&header.encode(payload_type::NOTIFY, len));
+    let len_field = u16::try_from(len).expect("at most 72").to_be_bytes();
+    let notify = [payload_type::NONE, 0, len_field[0], len_field[1], 0, 0, 0x40, 0x06];
+    room[Header::LEN..Header::LEN + 8].copy_from_slice(&notify);
+    room[Header::LEN + 8..Header::LEN + len].copy_from_slice(cookie);
+    Header::LEN + len
 }
 
 /// Encodes a chain; returns the type of the first payload and the octets.

@@ -294,6 +294,11 @@ impl Reassembly {
         self.fragments.len()
     }
 
+    /// Octets of the fragments that wait.
+    pub const fn octets(&self) -> usize {
+        self.octets
+    }
+
     /// Whether no fragment waits.
     pub const fn is_empty(&self) -> bool {
         self.fragments.is_empty()

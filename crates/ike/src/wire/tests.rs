@@ -561,3 +561,43 @@ proptest! {
         let _ = Header::parse(&body);
     }
 }
+
+/// What a flood is looked at with finds what the parser finds, and keeps its calm with any octets.
+#[test]
+fn the_first_look_agrees_with_the_parser() {
+    use super::message::{COOKIE_DEMAND_LEN, demand_cookie, first_nonce, leading_cookie};
+    let cookie = |len: usize| Payload::Notify(Notify::new(crate::notify::COOKIE, vec![7; len]));
+    let other = Payload::Notify(Notify::new(crate::notify::COOKIE2, vec![7; 33]));
+    let nonce = Payload::Nonce(vec![9; 32]);
+    let ke = Payload::KeyExchange { group: 31, data: vec![1; 32] };
+    let look = |payloads: &[Payload]| {
+        let (first, body) = encode_payloads(payloads);
+        let found =
+            (leading_cookie(first, &body).map(<[u8]>::len), first_nonce(first, &body).map(<[u8]>::len));
+        for len in 0..body.len() {
+            leading_cookie(first, &body[..len]);
+            first_nonce(first, &body[..len]);
+        }
+        found
+    };
+    assert_eq!(look(&[cookie(33), ke.clone(), nonce.clone()]), (Some(33), Some(32)));
+    assert_eq!(look(&[ke.clone(), nonce.clone(), cookie(33)]), (None, Some(32)), "it must come first");
+    assert_eq!(look(&[other, nonce]), (None, Some(32)));
+    assert_eq!(look(&[cookie(1), ke.clone()]), (Some(1), None));
+    assert_eq!(look(&[ke, Payload::Nonce(vec![9; 15])]), (None, None), "no nonce has 15 octets");
+    assert_eq!(look(&vec![cookie(0); 300]), (Some(0), None), "and nobody looks for one for ever");
+    // The answer is the one that the parser and the encoder know.
+    let header = HeaderFields {
+        initiator_spi: 5,
+        responder_spi: 0,
+        exchange: ExchangeType::IkeSaInit,
+        from_initiator: false,
+        response: true,
+        message_id: 0,
+    };
+    for len in [1, 33, 64] {
+        let mut room = [0xff; COOKIE_DEMAND_LEN];
+        let written = demand_cookie(&header, &vec![7; len], &mut room);
+        assert_eq!(room[..written], encode_message(&header, &[cookie(len)]));
+    }
+}

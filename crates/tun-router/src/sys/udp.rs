@@ -279,24 +279,66 @@ pub(crate) fn get_int(socket: &Socket, level: libc::c_int, name: libc::c_int) ->
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
-/// The steering program of a SO_REUSEPORT group whose first socket is the control thread's and whose following `workers`
-/// sockets are the workers'. A classic BPF load beyond the end of the datagram ends with 0: the control thread's.
-pub(crate) fn steer(socket: &Socket, workers: u32) -> io::Result<()> {
-    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-    let mut program = [
+const fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const LOAD_OCTET: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const IF_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+
+/// Which lane an IKE message at offset `at` goes to: the second socket of the group where it says that we know its sender, by a
+/// responder's SPI, or by a notify in front, which is where a cookie stands (RFC 7296 sections 2.6 and 3.1). Else the
+/// first, as does what is too short for the loads: they end the program with 0.
+const fn lane_of_ike(at: u32) -> [libc::sock_filter; 11] {
+    [
+        // major version 2
+        op(LOAD_OCTET, at + 17, 0, 0),
+        op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0xf0, 0, 0),
+        op(IF_EQUAL, 0x20, 0, 6),
+        // a responder's SPI
+        op(LOAD_WORD, at + 8, 0, 0),
+        op(IF_EQUAL, 0, 0, 5),
+        op(LOAD_WORD, at + 12, 0, 0),
+        op(IF_EQUAL, 0, 0, 3),
+        // next payload: a notify
+        op(LOAD_OCTET, at + 16, 0, 0),
+        op(IF_EQUAL, 41, 1, 0),
+        op(RETURN, 0, 0, 0),
+        op(RETURN, 1, 0, 0),
+    ]
+}
+
+fn attach(socket: &Socket, program: &[libc::sock_filter]) -> io::Result<()> {
+    // The kernel copies the program in the call, and does not write to it.
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
+}
+
+/// The steering program of the SO_REUSEPORT group of the IKE port: strangers' socket, and that of those we know.
+pub(crate) fn steer_ike(socket: &Socket) -> io::Result<()> {
+    attach(socket, &lane_of_ike(0))
+}
+
+/// The same for the port that ESP comes to: strangers' socket, that of those we know, and those of `workers` workers. What
+/// has an SPI of `ceiling` or above is none of our SAs', and goes to the strangers.
+pub(crate) fn steer(socket: &Socket, workers: u32, ceiling: u32) -> io::Result<()> {
+    let esp = [
         // A = the first four octets: the non-ESP marker or the SPI
-        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        // below 256: IKE, or no SPI at all
-        op(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, ferry6_crypto::Spi::MIN, 1, 0),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        op(LOAD_WORD, 0, 0, 0),
+        op(IF_AT_LEAST, ferry6_crypto::Spi::MIN, 0, 4),
+        op(IF_AT_LEAST, ceiling, 4, 0),
         // the owner's socket
         op(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, workers, 0, 0),
-        op(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K, 1, 0, 0),
+        op(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K, 2, 0, 0),
         op(libc::BPF_RET | libc::BPF_A, 0, 0, 0),
+        // below 256: IKE behind its marker, or no SPI at all
+        op(IF_EQUAL, 0, 1, 0),
+        op(RETURN, 0, 0, 0),
     ];
-    // The kernel copies the program in the call.
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
+    attach(socket, &[&esp[..], &lane_of_ike(4)].concat())
 }
 
 #[cfg(test)]

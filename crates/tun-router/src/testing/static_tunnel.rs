@@ -74,7 +74,7 @@ impl StaticTunnel {
         let (report_sender, reports) = mpsc::unbounded_channel();
         let data_path =
             DataPath::start(&device, &sockets.workers, &ike, &report_sender, &Spawner::default())?;
-        let spi = |left: bool| Spi::new(0x0100_0000 + u32::from(left)).expect("above 255");
+        let spi = |left: bool| Spi::new(0x0010_0000 + u32::from(left)).expect("above 255");
         let keys = |left: bool| super::keys(config.suite, u8::from(left) + 1, u8::from(left) + 3);
         let any = [TrafficSelector::ANY_V6];
         let selectors = Arc::new(SelectorPair::new(&any, &any));
