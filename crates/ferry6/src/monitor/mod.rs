@@ -27,8 +27,9 @@ Examples:
   ferry6 monitor
   ferry6 monitor --socket /run/ferry6/client.sock
 
-Keys: q ends, arrows choose daemon and tunnel, ? tells the others. NO_COLOR=1 draws without colours. While it runs, IKE peers
-of a daemon with few tunnels are asked every ten seconds whether they are there, which measures the round trip.";
+Keys: q ends, arrows choose daemon and tunnel, ? tells the others. NO_COLOR=1 draws without
+colours. While it runs, the peers of a daemon with few tunnels are asked every ten seconds whether
+they are there, which measures the round trip.";
 
 /// How long to wait for a key before looking at everything else.
 const TURN: Duration = Duration::from_millis(50);

@@ -33,8 +33,9 @@ Examples:
   curl -s http://127.0.0.1:9696/metrics             for Prometheus
   curl -s http://127.0.0.1:9696/healthz             200, or 503 with the reason
 
-Whoever may connect sees who is connected from where: on a machine with other users, listen on a Unix socket. Run it as the daemons'
-user or as root: as root it becomes the owner of the control sockets, and gives all other rights away. docs/monitoring.md tells more.";
+Whoever may connect sees who is connected from where: on a machine with other users, listen on a
+Unix socket. Run it as the daemons' user or as root: as root it becomes the owner of the control
+sockets, and gives all other rights away. docs/monitoring.md tells more.";
 
 /// News older than this is none: the daemon hangs, or we do.
 const STALE: Duration = Duration::from_secs(20);
