@@ -287,3 +287,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_agreed_is_told_and_no_content_is_printed() {
+    assert_eq!((Compressor::new(CPI).cpi(), Decompressor::new(CPI).cpi()), (CPI, CPI));
+    let printed = format!("{:?} {:?}", Deflater::default(), Inflater::default());
+    assert_eq!(printed, "Deflater { .. } Inflater { .. }");
+}

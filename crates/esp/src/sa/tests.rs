@@ -238,3 +238,29 @@ fn dummy_packets_count_as_received_and_are_told() {
     assert_eq!((opened.next_header, opened.payload.len(), opened.sequence), (DUMMY, 300, 1));
     assert_eq!(peer.highest(), 1);
 }
+
+/// Only the newest packet tells where the peer is: a late one does not, and without a replay check nobody knows.
+#[test]
+fn the_newest_packet_is_known() {
+    let (mut sa, mut peer) = pair(gcm(), false);
+    let [mut first, mut second] = [b"1", b"2"].map(|text| seal(&mut sa, text, IPV6).unwrap());
+    let second = peer.open(&mut second).unwrap().sequence;
+    assert!(peer.is_newest(second));
+    let first = peer.open(&mut first).unwrap().sequence;
+    assert!(!peer.is_newest(first) && peer.is_newest(second));
+    let mut unchecked = InboundSa::with_key(Box::new(FakeKey(gcm())), SPI, false, 0);
+    let mut third = seal(&mut sa, b"3", IPV6).unwrap();
+    let third = unchecked.open(&mut third).unwrap().sequence;
+    assert!(!unchecked.is_newest(third));
+}
+
+#[test]
+fn both_ends_know_their_spi_and_their_limits() {
+    for (suite, esn) in [(gcm(), false), (gcm(), true), (cbc(), false)] {
+        let (sa, peer) = pair(suite, esn);
+        assert_eq!((sa.spi(), peer.spi()), (SPI, SPI));
+        assert_eq!((sa.limits(), peer.limits()), (UsageLimits::of(suite, esn), UsageLimits::of(suite, esn)));
+        // AEADs gain nothing from several packets at once.
+        assert_eq!(sa.batch_len() == 1, suite.is_aead());
+    }
+}
