@@ -2,7 +2,7 @@
 //!
 //! Before it locks itself in, a client starts this program once more (`ferry6 helper`, not for people), with all the rights that it was
 //! started with. What that process may do is fixed by its arguments: which interface, which hooks, which way to set DNS. Over a pair of
-//! sockets the client tells it no more than that the tunnel is up, with which address and DNS servers, or down ([`Event`]). Whoever
+//! sockets the client tells it no more than that the tunnel is up, with which address and DNS servers, or down (`Event`). Whoever
 //! takes the client over can't say anything else.
 //!
 //! When the client is gone, however it ended, the pair's end is, and the helper takes back what it had set.

@@ -44,7 +44,7 @@ const STALE: Duration = Duration::from_secs(20);
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, group = clap::ArgGroup::new("where").required(true).args(["listen", "unix"]))]
 pub struct Args {
-    /// Loopback address and port to listen on: 127.0.0.1:9696, [::1]:9696.
+    /// Loopback address and port to listen on: `127.0.0.1:9696`, `[::1]:9696`.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
     /// Unix socket to listen on, for its owner alone (mode 0600).
