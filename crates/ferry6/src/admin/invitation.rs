@@ -4,11 +4,15 @@
 
 use crate::config::keys;
 use anyhow::{Context as _, bail, ensure};
+use ferry6_ike::certs::{self, CertError};
+use ferry6_ike::config::Revocation;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use std::io::Read as _;
 use std::path::Path;
+use std::time::SystemTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// The version that this program writes and reads.
@@ -116,8 +120,8 @@ impl Invitation {
             e.span()
                 .map_or_else(String::new, |s| format!("line {}: ", text[..s.start].lines().count().max(1)))
         };
-        let head: Head =
-            toml::from_str(text).map_err(|e| anyhow::anyhow!("{}not TOML: {}", at(&e), e.message()))?;
+        let head: Head = toml::from_str(text)
+            .map_err(|e| anyhow::anyhow!("{}not TOML: {}{CUT}", at(&e), first_line(e.message())))?;
         match head.ferry6 {
             Some(VERSION) => {}
             Some(other) => bail!(
@@ -125,13 +129,57 @@ impl Invitation {
             ),
             None => bail!("it does not begin with `ferry6 = {VERSION}`"),
         }
-        toml::from_str(text).map_err(|e| anyhow::anyhow!("{}{}", at(&e), e.message()))
+        toml::from_str(text).map_err(|e| anyhow::anyhow!("{}{}{CUT}", at(&e), first_line(e.message())))
+    }
+
+    /// Judges the certificate as the broker will: its dates, and that the CA of this invitation signed it. What was altered on its way
+    /// is found here, and not by a broker that says no more than AUTHENTICATION_FAILED.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, now: SystemTime) -> anyhow::Result<()> {
+        let chain = certificates(&self.cert).context("its certificate cannot be read")?;
+        let anchors = certificates(&self.ca).context("the CA's certificate cannot be read")?;
+        let names = keys::identities(&chain[0])
+            .map_err(|e| anyhow::anyhow!("its certificate cannot be read: {e}"))?;
+        let identity = names.first().context("its certificate names nobody")?;
+        let crypto = ferry6_crypto::aws_lc::PROVIDER;
+        match certs::verify_peer(&crypto, &chain, identity, &anchors, &[], Revocation::Off, now) {
+            Ok(_) => Ok(()),
+            Err(CertError::Validity { .. }) if seconds(now) > not_after(&chain[0]) => {
+                bail!(
+                    "it expired on {}: ask the broker's operator for another one",
+                    keys::valid_until(&chain[0])
+                )
+            }
+            Err(error @ CertError::Validity { .. }) => bail!("{error}; is this machine's clock right?"),
+            Err(error) => {
+                bail!("its certificate is not one that its CA made: {error}; was it altered on its way?")
+            }
+        }
     }
 
     /// Until when the certificate is valid, for people.
     pub fn valid_until(&self) -> String {
         certificates(&self.cert).map_or_else(|_| "?".to_owned(), |chain| keys::valid_until(&chain[0]))
     }
+}
+
+/// Ends what is said of a file that does not read as a whole.
+const CUT: &str = " (was it cut on its way?)";
+
+/// A parser may say more than one line.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn not_after(certificate: &CertificateDer<'_>) -> i64 {
+    X509Certificate::from_der(certificate).map_or(i64::MAX, |(_, c)| c.validity().not_after.timestamp())
 }
 
 /// The certificates of a PEM text: at least one.

@@ -8,6 +8,7 @@ use crate::pki::{KeyType, authority};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 const EXAMPLES: &str = "\
@@ -65,6 +66,9 @@ fn join(args: &Args, file: &Path) -> anyhow::Result<ExitCode> {
             configuration.display()
         )));
     }
+    invitation
+        .check(SystemTime::now())
+        .map_err(|e| usage(format!("{}: this invitation cannot be used: {e:#}", file.display())))?;
     let key = match &invitation.key {
         Some(key) => Zeroizing::new(key.clone()),
         None => pending_key(&home, &name)?,
@@ -105,10 +109,15 @@ fn join(args: &Args, file: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The client's own words name files that are not there any more when they are read.
+/// The client's own words in one line. They name files that are not there any more when they are read, and show lines of them.
 fn said_of(text: &str, stage: &Path, file: &Path) -> String {
-    let stage = format!("{}/", stage.display());
-    format!("{}: this invitation cannot be used:\n{}", file.display(), text.replace(&stage, ""))
+    let text = text.replace(&format!("{}/", stage.display()), "");
+    let shows = |line: &&str| {
+        line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|')
+    };
+    let faults: Vec<&str> =
+        text.lines().map(str::trim).filter(|l| !l.is_empty()).filter(|l| !shows(l)).collect();
+    format!("{}: this invitation cannot be used: {}", file.display(), faults.join("; "))
 }
 
 fn pending_key(home: &Path, name: &str) -> anyhow::Result<Zeroizing<String>> {
@@ -118,7 +127,7 @@ fn pending_key(home: &Path, name: &str) -> anyhow::Result<Zeroizing<String>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(usage(format!(
                 "this invitation holds no key, and there is no request {name} here ({}): join it where the request was made, \
-                 and with its --name",
+                 and with its --name; if it should hold a key, it was cut on its way",
                 path.display()
             )));
         }
@@ -167,7 +176,8 @@ fn request(args: &Args, name: &str) -> anyhow::Result<ExitCode> {
     let (secret, text) = authority::request(name, KeyType::Ecdsa256)?;
     make_directory(&home, 0o755)?;
     write_secret(&key, secret.as_bytes())?;
-    write_public(&csr, text.as_bytes())?;
+    // A key without its request would stand in the way of the next one.
+    write_public(&csr, text.as_bytes()).inspect_err(|_| drop(std::fs::remove_file(&key)))?;
     println!("wrote {}; its key stays in {}", csr.display(), key.display());
     println!("the broker's operator answers it:  ferry6 broker sign NAME {}", csr.display());
     println!("then here:  sudo ferry6 client join NAME.ferry6 --name {name}");

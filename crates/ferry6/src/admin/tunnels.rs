@@ -91,9 +91,15 @@ impl Tunnel {
         self.socket.with_extension("log")
     }
 
+    /// The client's part, and why it is not up: also while the first try still waits for an answer.
     fn status(&self) -> anyhow::Result<ClientStatus> {
         match connect::ask(&self.socket, &Request::Status)? {
-            Response::Status(status) => status.client.context("not a client's answer"),
+            Response::Status(status) => {
+                let waits = render::waits_for(&status);
+                let mut client = status.client.context("not a client's answer")?;
+                client.reason = client.reason.or(waits);
+                Ok(client)
+            }
             _ => bail!("an answer to another question"),
         }
     }
@@ -187,20 +193,24 @@ pub fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
             println!("{} is up: {address}, routes {}", tunnel.name, status.routes.join(", "));
             return Ok(ExitCode::SUCCESS);
         }
+        let again = format!(
+            "It goes on trying (log: {}); to stop it: ferry6 client down {}",
+            tunnel.log().display(),
+            tunnel.name
+        );
+        // What was refused is not waited for: only a person can change that.
+        if let Some(status) = status.as_ref().filter(|s| s.refused && s.state == "waiting") {
+            let reason = status.reason.as_deref().unwrap_or("refused");
+            bail!("{} is not up: {reason}. {again}", tunnel.name);
+        }
         if args.wait == 0 {
             println!("{} is coming up: ferry6 client status {}", tunnel.name, tunnel.name);
             return Ok(ExitCode::SUCCESS);
         }
         if Instant::now() >= until {
             let reason =
-                status.and_then(|s| s.reason).unwrap_or_else(|| "no answer from the broker yet".to_owned());
-            bail!(
-                "{} is not up after {} s: {reason}. It goes on trying (log: {}); to stop it: ferry6 client down {}",
-                tunnel.name,
-                args.wait,
-                tunnel.log().display(),
-                tunnel.name
-            );
+                status.and_then(|s| s.reason).unwrap_or_else(|| "its client does not answer".to_owned());
+            bail!("{} is not up after {} s: {reason}. {again}", tunnel.name, args.wait);
         }
         std::thread::sleep(POLL);
     }
@@ -231,11 +241,20 @@ fn start(tunnel: &Tunnel) -> anyhow::Result<Child> {
 
 /// The last line of a log, for an error.
 fn last_words(log: &Path) -> String {
-    let text = crate::files::tail(log);
-    text.lines().rev().find(|l| !l.trim().is_empty()).map_or_else(
+    last_line(log).map_or_else(
         || format!("see {}", log.display()),
         |line| line.trim_start_matches("error: ").to_owned(),
     )
+}
+
+fn last_line(log: &Path) -> Option<String> {
+    let text = crate::files::tail(log);
+    text.lines().rev().find(|l| !l.trim().is_empty()).map(str::to_owned)
+}
+
+/// The error that a client ended with, if it did.
+fn failure(log: &Path) -> Option<String> {
+    Some(last_line(log)?.strip_prefix("error: ")?.to_owned())
 }
 
 /// Takes a tunnel down and ends its client.
@@ -283,7 +302,9 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let mut text = String::new();
     for tunnel in &list {
         if !tunnel.is_running() {
-            text += &format!("{}: down (ferry6 client up {})\n", tunnel.name, tunnel.name);
+            // Of one that failed the log's last line says why; an orderly end is no error.
+            let reason = failure(&tunnel.log()).map_or(String::new(), |e| format!(": it ended with: {e}"));
+            text += &format!("{}: down{reason} (ferry6 client up {})\n", tunnel.name, tunnel.name);
             continue;
         }
         match connect::ask(&tunnel.socket, &Request::Status)? {

@@ -227,6 +227,8 @@ struct Tunnel {
     known: Vec<Ipv4Addr>,
     /// Why it is not up; told once, not at each try.
     reason: Option<String>,
+    /// It was refused: the next tries will be, too.
+    refused: bool,
     lease: Lease,
     remote_ts: Vec<TrafficSelector>,
     applied: Applied,
@@ -262,6 +264,7 @@ impl Tunnel {
             broker: None,
             known: Vec::new(),
             reason: None,
+            refused: false,
             lease: Lease::default(),
             remote_ts: Vec::new(),
             applied: Applied::default(),
@@ -346,6 +349,7 @@ impl Tunnel {
             );
         }
         self.reason = Some(reason);
+        self.refused = failure == Failure::Refused;
         self.state = State::Waiting(Instant::now() + wait);
     }
 
@@ -370,6 +374,7 @@ impl Tunnel {
             return Ok(());
         }
         self.reason = None;
+        self.refused = false;
         self.lease = up.lease.clone();
         if self.reauthenticated(up) {
             tracing::info!("reauthenticated to {} at {}", up.remote_id, up.path.remote);
@@ -515,6 +520,7 @@ impl Tunnel {
                         }
                         self.backoff.reset();
                         self.reason = None;
+                        self.refused = false;
                         self.try_now();
                         "connecting"
                     }
@@ -623,6 +629,7 @@ impl Tunnel {
             broker_address: self.broker,
             state: state.to_owned(),
             reason: self.reason.clone(),
+            refused: self.refused,
             retry_in,
             address: self.applied.address,
             dns: self.lease.dns.clone(),

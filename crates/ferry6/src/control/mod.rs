@@ -142,6 +142,9 @@ pub struct ClientStatus {
     pub state: String,
     /// Why it is not up.
     pub reason: Option<String>,
+    /// The last try was refused, by the broker or by us: the next ones will be, too, until somebody changes something.
+    #[serde(default)]
+    pub refused: bool,
     /// Seconds until the next try.
     pub retry_in: Option<u64>,
     /// Our address in the tunnel.

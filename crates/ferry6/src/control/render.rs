@@ -62,7 +62,8 @@ fn head(out: &mut String, status: &Status) {
             .filter(|a| *a != client.broker)
             .map_or(String::new(), |a| format!(" ({a})"));
         let retry = client.retry_in.map_or(String::new(), |s| format!(", next try in {}", seconds(s)));
-        let reason = client.reason.as_deref().map_or(String::new(), |r| format!(": {r}"));
+        let reason = client.reason.clone().or_else(|| waits_for(status));
+        let reason = reason.map_or(String::new(), |r| format!(": {r}"));
         line!(out, "  broker  {}{address}, {}{reason}{retry}", client.broker, client.state);
         if let Some(address) = client.address {
             line!(out, "  address {address}/128");
@@ -109,6 +110,25 @@ fn head(out: &mut String, status: &Status) {
     {
         line!(out, "  ike     {half_open}{counts}");
     }
+}
+
+/// What a client waits for that has not failed yet.
+pub fn waits_for(status: &Status) -> Option<String> {
+    let client = status.client.as_ref().filter(|c| c.state == "connecting" && c.reason.is_none())?;
+    let own = |sa: &&IkeSa| sa.role == "initiator" && sa.state == "connecting";
+    Some(match status.router.ike_sas.iter().find(own) {
+        // The algorithms are those of the answer to IKE_SA_INIT.
+        Some(sa) if sa.algorithms.is_empty() => format!(
+            "no answer from {} yet: does the broker run, and do its firewall and NAT let UDP 500 and 4500 in?",
+            sa.remote
+        ),
+        Some(sa) => format!(
+            "{} answered, but not to IKE_AUTH yet: does UDP 4500 come through, and do fragments?",
+            sa.remote
+        ),
+        None if client.broker_address.is_none() => format!("the name {} is being looked up", client.broker),
+        None => "waiting for the tunnel's Child SA".to_owned(),
+    })
 }
 
 fn drops(drops: &BTreeMap<String, u64>) -> Option<String> {

@@ -4,52 +4,10 @@ use super::*;
 use crate::config;
 
 /// A client of strongSwan for this purpose.
-const IPSEC: &str = r#"
-config setup
-    strictcrlpolicy=yes
-    uniqueids=yes
-    charondebug="ike 2"
-
-conn %default
-    keyexchange=ikev2
-    ikelifetime=4h
-
-conn ipv6
-    auto=start
-    type=tunnel
-    left=%defaultroute
-    leftsourceip=%config6
-    leftcert=client.crt
-    leftid=client@my.domain
-    right=tunnel.my.domain
-    rightid=@tunnel.my.domain
-    rightsubnet=::/0
-    ike=aes256gcm16-prfsha256-x25519,3des-sha1-modp1024!
-    esp=aes256-sha256
-    compress=yes                    # the line is slow
-    reauth=no
-    dpdaction=restart
-    keyingtries=%forever
-    leftupdown=/etc/ipsec.d/ipv6.sh
-"#;
+const IPSEC: &str = include_str!("../../../../docs/examples/article/ipsec.conf");
 
 /// A broker of OpenBSD for this purpose.
-const IKED: &str = r#"
-prefix = "2a00::100/120"
-set fragmentation
-set mobike
-ikev2 "ipv6" passive ipcomp esp \
-    from ::/0 to $prefix \
-    local 192.168.100.2 peer any \
-    ikesa enc aes-256-gcm prf hmac-sha2-256 group curve25519 \
-    childsa enc aes-256 auth hmac-sha2-384 \
-    srcid tunnel.my.domain dstid client@my.domain \
-    ikelifetime 4h lifetime 3600 bytes 4G \
-    rsa \
-    config address $prefix \
-    config name-server 2a00::2 \
-    tag "$name"
-"#;
+const IKED: &str = include_str!("../../../../docs/examples/article/iked.conf");
 
 fn imported(text: &str, name: &str, only: Option<&str>) -> Imported {
     import(text, Path::new(name), format_of(Path::new(name)).unwrap(), only).unwrap()
@@ -97,7 +55,7 @@ fn the_articles_client() {
     }
     // Each line without an equivalent is there, with its number and the cause.
     assert!(
-        result.text.contains("#   ipsec.conf:27: leftupdown=/etc/ipsec.d/ipv6.sh: addresses and routes"),
+        result.text.contains("#   ipsec.conf:26: leftupdown=/etc/ipsec.d/ipv6.sh: addresses and routes"),
         "{}",
         result.text
     );
@@ -130,6 +88,41 @@ fn the_articles_broker() {
     let directory = config::tests::files();
     with_files(&result.text, directory.path(), "broker.toml");
     config::broker(&directory.path().join("broker.toml")).unwrap_or_else(|e| panic!("{e}\n{}", result.text));
+}
+
+/// docs/article.md puts the other program's files and ours side by side: they say the same.
+#[test]
+fn the_articles_files_by_hand_say_what_the_import_says() {
+    let directory = config::tests::files();
+    let path = |name: &str| directory.path().join(name);
+    with_files(&imported(IPSEC, "ipsec.conf", None).text, directory.path(), "imported.toml");
+    std::fs::write(path("hand.toml"), include_str!("../../../../docs/examples/article/client.toml")).unwrap();
+    let (imported_client, hand) =
+        (config::client(&path("imported.toml")).unwrap(), config::client(&path("hand.toml")).unwrap());
+    assert_eq!(imported_client.broker, hand.broker);
+    same(&imported_client.connection, &hand.connection);
+
+    with_files(&imported(IKED, "iked.conf", None).text, directory.path(), "imported.toml");
+    std::fs::write(path("hand.toml"), include_str!("../../../../docs/examples/article/broker.toml")).unwrap();
+    let (imported_broker, hand) =
+        (config::broker(&path("imported.toml")).unwrap(), config::broker(&path("hand.toml")).unwrap());
+    assert_eq!(format!("{:?}", imported_broker.listen), format!("{:?}", hand.listen));
+    same(&imported_broker.connections[0], &hand.connections[0]);
+    // One says the pool's selectors, the other leaves that to the lease.
+    assert_eq!(hand.connections[0].remote_ts, [ferry6_ike::TrafficSelector::ANY_V6]);
+}
+
+fn same(imported: &ferry6_ike::config::Connection, hand: &ferry6_ike::config::Connection) {
+    assert_eq!(imported.local_id, hand.local_id);
+    assert_eq!(format!("{:?}", imported.remote_id), format!("{:?}", hand.remote_id));
+    assert_eq!(format!("{:?}", imported.ike), format!("{:?}", hand.ike));
+    // The first proposal is the file's; what follows is what its program would offer besides.
+    assert_eq!(format!("{:?}", imported.esp[0]), format!("{:?}", hand.esp[0]));
+    assert_eq!(imported.local_ts, hand.local_ts);
+    assert_eq!(imported.ipcomp, hand.ipcomp);
+    assert_eq!(imported.mobike, hand.mobike);
+    assert_eq!((imported.child_rekey, imported.ike_rekey), (hand.child_rekey, hand.ike_rekey));
+    assert_eq!(imported.child_rekey_bytes, hand.child_rekey_bytes);
 }
 
 const SWANCTL: &str = r#"
