@@ -19,10 +19,11 @@ fn pages() -> Vec<(PathBuf, String)> {
     list.into_iter().map(|p| (p.clone(), std::fs::read_to_string(p).unwrap())).collect()
 }
 
-/// The command in a line of code: what follows `ferry6`, up to a comment, a pipe or the like. None where there is none, or one with
+/// The command in a line of code: what follows `ferry6`, up to a comment (behind `#` or in a column of its own), a pipe or the like. None where there is none, or one with
 /// alternatives or gaps.
 fn command(code: &str) -> Option<Vec<&str>> {
-    let code = code.split(" #").next()?.split(['|', '>', ';']).next()?.split("&&").next()?;
+    let code =
+        code.split(" #").next()?.split("   ").next()?.split(['|', '>', ';']).next()?.split("&&").next()?;
     let mut words = code.split_whitespace().peekable();
     words.next_if_eq(&"sudo");
     words.next_if_eq(&"ferry6")?;
@@ -51,6 +52,7 @@ fn commands_are_those_that_the_program_takes() {
 fn what_the_test_takes_for_a_command() {
     assert_eq!(command("sudo ferry6 broker list   # who"), Some(vec!["broker", "list"]));
     assert_eq!(command("ferry6 broker list --json | jq"), Some(vec!["broker", "list", "--json"]));
+    assert_eq!(command("ferry6 monitor      all of it"), Some(vec!["monitor"]));
     assert_eq!(command("sudo systemctl start ferry6"), None);
     assert_eq!(command("ferry6"), None);
 }

@@ -9,6 +9,9 @@ use common::Cable;
 use ferry6::lab::Host;
 use ferry6::pki::store::CaFiles;
 use ferry6::pki::{Name, Profile, Validity};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -251,6 +254,52 @@ fn requests_and_their_answers() {
 }
 
 #[test]
+fn who_has_no_right_is_told_so() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can become somebody without rights");
+        return;
+    }
+    let dir = site();
+    let d = dir.path();
+    done(&ferry6(d, &["client", "join", "alice.ferry6", "--dir", "c"]));
+    let mode =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(d, 0o755);
+    mode(&d.join("alice.ferry6"), 0o644);
+    let program = d.join("ferry6");
+    std::fs::copy(FERRY6, &program).unwrap();
+    let nobody = |words: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(words).current_dir(d).stdin(Stdio::null()).uid(65534).gid(65534);
+        command.output().unwrap()
+    };
+    fails(
+        &nobody(&["client", "join", "alice.ferry6", "--name", "other", "--dir", "c"]),
+        4,
+        "cannot write into c",
+    );
+    fails(
+        &nobody(&["client", "join", "--request", "home", "--dir", "c"]),
+        4,
+        "cannot make the directory c/home",
+    );
+    fails(&nobody(&["client", "up", "--dir", "c"]), 4, "CAP_NET_ADMIN");
+    // A client that runs, and whose socket is for root: it is not "down".
+    let socket = d.join("c/alice/client.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    mode(&socket, 0o600);
+    for command in ["up", "down", "status"] {
+        fails(&nobody(&["client", command, "--dir", "c"]), 4, "client.sock: not permitted; ask as root");
+    }
+    mode(&d.join("alice.ferry6"), 0o600);
+    fails(
+        &nobody(&["client", "join", "alice.ferry6", "--dir", "c"]),
+        2,
+        "cannot read alice.ferry6: Permission denied",
+    );
+}
+
+#[test]
 fn status_tells_what_a_client_ended_with() {
     let dir = site();
     let d = dir.path();
@@ -357,11 +406,11 @@ fn up_that_is_refused_does_not_wait_and_says_why() {
     refused("not one of the trusted CAs");
     done(&on(&cable.client, d, &["client", "down", "alice", "--dir", "c"]));
     std::fs::write(&ca, good).unwrap();
-    // The right CA, but not the broker that was meant.
+    // The right CA, but not the broker that was meant: it knows by the IDr that somebody else is called.
     let toml = std::fs::read_to_string(d.join("c/alice/client.toml")).unwrap();
     std::fs::write(d.join("c/alice/client.toml"), toml.replace("ip:10.0.0.1", "dns:tunnel.my.domain"))
         .unwrap();
-    refused("tunnel.my.domain");
+    refused("AUTHENTICATION_FAILED");
     done(&on(&cable.client, d, &["client", "down", "alice", "--dir", "c"]));
     std::fs::write(d.join("c/alice/client.toml"), toml).unwrap();
     done(&on(&cable.client, d, &up));

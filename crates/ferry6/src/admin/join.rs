@@ -71,7 +71,7 @@ fn join(args: &Args, file: &Path) -> anyhow::Result<ExitCode> {
         .map_err(|e| usage(format!("{}: this invitation cannot be used: {e:#}", file.display())))?;
     let key = match &invitation.key {
         Some(key) => Zeroizing::new(key.clone()),
-        None => pending_key(&home, &name)?,
+        None => pending_key(&home, &name, file)?,
     };
     make_directory(&args.dir, 0o755)?;
     // All is written beside its place and read by the client's own eyes; only what is right goes to its place.
@@ -120,14 +120,15 @@ fn said_of(text: &str, stage: &Path, file: &Path) -> String {
     format!("{}: this invitation cannot be used: {}", file.display(), faults.join("; "))
 }
 
-fn pending_key(home: &Path, name: &str) -> anyhow::Result<Zeroizing<String>> {
+fn pending_key(home: &Path, name: &str, file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let path = home.join(PENDING);
     let key = match crate::files::read_text(&path) {
         Ok(key) => key,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(usage(format!(
-                "this invitation holds no key, and there is no request {name} here ({}): join it where the request was made, \
+                "{}: this invitation holds no key, and there is no request {name} here ({}): join it where the request was made, \
                  and with its --name; if it should hold a key, it was cut on its way",
+                file.display(),
                 path.display()
             )));
         }

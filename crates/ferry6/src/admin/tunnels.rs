@@ -3,6 +3,7 @@
 use super::{make_directory, usage};
 use crate::config;
 use crate::control::{ClientStatus, Request, Response, command, connect, render};
+use crate::exit;
 use anyhow::{Context as _, bail};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -83,8 +84,16 @@ struct Tunnel {
 }
 
 impl Tunnel {
-    fn is_running(&self) -> bool {
-        UnixStream::connect(&self.socket).is_ok()
+    /// Whether somebody answers. Who may not ask does not know.
+    fn is_running(&self) -> anyhow::Result<bool> {
+        match UnixStream::connect(&self.socket) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Err(exit::not_permitted(format!(
+                "{}: not permitted; ask as root or as the daemon's user",
+                self.socket.display()
+            ))),
+            Err(_) => Ok(false),
+        }
     }
 
     fn log(&self) -> PathBuf {
@@ -171,13 +180,16 @@ pub fn configuration(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
 /// No such tunnel, a fault of its configuration, or it did not come up in time.
 pub fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let tunnel = tunnel(&args.place.dir, args.name.as_deref())?;
+    let running = tunnel.is_running()?;
+    if !running {
+        crate::daemon::check_permission()?;
+    }
     // Faults of the configuration are told here, not in a log.
     config::client(&tunnel.configuration)?;
     let mut child = None;
-    if tunnel.is_running() {
+    if running {
         connect::ask(&tunnel.socket, &Request::Up)?;
     } else {
-        crate::daemon::check_permission()?;
         child = Some(start(&tunnel)?);
     }
     let until = Instant::now() + Duration::from_secs(args.wait);
@@ -263,9 +275,13 @@ fn failure(log: &Path) -> Option<String> {
 /// No such tunnel, or it did not go.
 pub fn down(args: &DownArgs) -> anyhow::Result<ExitCode> {
     let tunnel = tunnel(&args.place.dir, args.name.as_deref())?;
-    if !tunnel.is_running() {
+    if !tunnel.is_running()? {
         // A client that was killed leaves its leak guard; another one that runs has its own.
-        if !tunnels(&args.place.dir)?.iter().any(Tunnel::is_running) {
+        let mut others = false;
+        for other in tunnels(&args.place.dir)? {
+            others |= other.is_running()?;
+        }
+        if !others {
             command::open_guard()?;
         }
         println!("{} is down already", tunnel.name);
@@ -273,7 +289,7 @@ pub fn down(args: &DownArgs) -> anyhow::Result<ExitCode> {
     }
     connect::ask(&tunnel.socket, &Request::Stop)?;
     let until = Instant::now() + DOWN_PATIENCE;
-    while tunnel.is_running() || tunnel.socket.exists() {
+    while tunnel.is_running()? || tunnel.socket.exists() {
         if Instant::now() >= until {
             bail!("{} does not end: see {}", tunnel.name, tunnel.log().display());
         }
@@ -301,7 +317,7 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let mut running = Vec::new();
     let mut text = String::new();
     for tunnel in &list {
-        if !tunnel.is_running() {
+        if !tunnel.is_running()? {
             // Of one that failed the log's last line says why; an orderly end is no error.
             let reason = failure(&tunnel.log()).map_or(String::new(), |e| format!(": it ended with: {e}"));
             text += &format!("{}: down{reason} (ferry6 client up {})\n", tunnel.name, tunnel.name);
