@@ -18,7 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         "article-commands",
         Peer::Ferry6,
         Role::Both,
-        "init, invite, join, up, status, monitor, doctor, usage, revoke, down: nothing else is typed",
+        "init, invite, join, up, status, monitor, doctor, revoke, down: nothing else is typed",
         commands,
     );
     case.timeout = Duration::from_secs(120);
