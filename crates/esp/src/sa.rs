@@ -291,6 +291,16 @@ pub struct Opened<'a> {
     pub sequence: u64,
 }
 
+/// How far ahead of the highest number verified a number is rather a replay than the next one, in packets.
+///
+/// With ESN a number left of the window stands for one of the next 2^32 (RFC 4303 appendix A2.1), which only its ICV tells apart: so
+/// whoever replays what is older than the window has every packet decrypted. Half of the 2^32 is what a peer cannot have sent
+/// without one packet coming through, but for a peer that lost its way (appendix A3): for its sake a few are verified, and the first that
+/// is true moves the window to where they are likely again.
+const UNLIKELY: u64 = 1 << 31;
+/// One of so many of them is verified.
+const UNLIKELY_EACH: u32 = 64;
+
 /// The receiving half, with its replay window.
 pub struct InboundSa {
     key: Box<dyn OpeningKey>,
@@ -299,6 +309,8 @@ pub struct InboundSa {
     aead: bool,
     esn: bool,
     window: ReplayWindow,
+    /// How many numbers were [`UNLIKELY`].
+    unlikely: u32,
 }
 
 impl InboundSa {
@@ -326,6 +338,7 @@ impl InboundSa {
             aead: suite.is_aead(),
             esn,
             window: ReplayWindow::new(replay_window, esn),
+            unlikely: 0,
         }
     }
 
@@ -357,6 +370,13 @@ impl InboundSa {
         sequence == self.window.highest() && self.window.size() > 0
     }
 
+    /// Whether this one of the numbers that are [`UNLIKELY`] has its ICV verified: the first, and each 64th of them.
+    #[cold]
+    fn is_worth_a_look(&mut self) -> bool {
+        self.unlikely = self.unlikely.wrapping_add(1);
+        self.unlikely % UNLIKELY_EACH == 1
+    }
+
     /// Replay check, ICV, decryption in place, replay accept, trailer (RFC 4303 section 3.4.3 and 3.4.4).
     ///
     /// `packet` is the whole ESP packet, from its SPI to the last octet of its ICV.
@@ -382,6 +402,9 @@ impl InboundSa {
 
         let candidate = self.window.check(low)?;
         let sequence = candidate.sequence();
+        if sequence.saturating_sub(self.window.highest()) > UNLIKELY && !self.is_worth_a_look() {
+            return Err(OpenError::Replay(ReplayError::TooOld));
+        }
         let beside = Authenticated::new(self.spi, sequence, self.esn, self.aead);
         self.key.open(beside.aad(), iv, text, beside.suffix(), icv).map_err(|error| match error {
             CryptoError::Length => OpenError::Malformed,

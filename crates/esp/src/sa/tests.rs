@@ -181,6 +181,26 @@ fn checks_come_in_the_order_of_rfc_4303_and_a_refused_packet_changes_nothing() {
     assert_eq!(peer.open(&mut inside).unwrap().sequence, 38);
 }
 
+/// RFC 4303 appendix A2.1 and A3: with ESN what is left of the window may be right of it by 2^32.
+#[test]
+fn old_packets_of_an_esn_sa_are_seldom_decrypted_and_a_peer_that_lost_its_way_is_found_again() {
+    let (mut sa, mut peer) = pair(gcm(), true);
+    let old: Vec<_> = (0..640).map(|_| seal(&mut sa, b"old", IPV6).unwrap()).collect();
+    sa.sequence = 1 << 20;
+    assert!(peer.open(&mut seal(&mut sa, b"new", IPV6).unwrap()).is_ok());
+    let refused: Vec<_> = old.iter().map(|p| peer.open(&mut p.clone()).unwrap_err()).collect();
+    assert_eq!(refused.iter().filter(|e| **e == OpenError::Integrity).count(), 10, "one of 64 is verified");
+    assert_eq!(refused.iter().filter(|e| **e == OpenError::Replay(ReplayError::TooOld)).count(), 630);
+    assert_eq!(peer.highest(), (1 << 20) + 1);
+
+    // Three milliards of packets were lost; the peer goes on.
+    sa.sequence = 3_000_000_000;
+    let lost = (0..1000).take_while(|_| peer.open(&mut seal(&mut sa, b"far", IPV6).unwrap()).is_err()).count();
+    assert!(lost < 64, "{lost}");
+    assert!((0..1000).all(|_| peer.open(&mut seal(&mut sa, b"on", IPV6).unwrap()).is_ok()));
+    assert_eq!(peer.highest(), sa.sequence);
+}
+
 /// A packet with this text, made by hand and with a right ICV.
 fn by_hand(suite: CipherSuite, sequence: u32, text: &[u8]) -> Vec<u8> {
     let geometry = Geometry::of(suite);
