@@ -172,10 +172,10 @@ impl Arena {
         Ok(Self { net, broker, _client: client, seconds, rate, first_rss: rss(pid)? })
     }
 
-    fn attack(&self, kind: Kind, port: u16) -> Result<Running> {
+    fn attack(&self, kind: Kind, port: u16, rate: u64) -> Result<Running> {
         let packets = |load: Load| {
             let to = (net::BROKER_AT_ATTACKER, port);
-            Ok(Running::Packets(Attack::start(&self.net.attacker, &load, to, self.rate)?))
+            Ok(Running::Packets(Attack::start(&self.net.attacker, &load, to, rate)?))
         };
         match kind {
             Kind::Init => packets(Load::Init(first_request(&self.net.client_config("nobody")?.connection)?)),
@@ -185,8 +185,7 @@ impl Arena {
             Kind::NearSpi => packets(Load::NearSpi),
             Kind::ForgedCookie => packets(Load::Init(self.learn_cookie()?)),
             Kind::ForgedSpi => packets(Load::ForgedSpi),
-            // Fresh ones: while little else is sent they are duplicates. With ESN what is older than the window is taken for
-            // the next 2^32 packets, and fails its integrity check (RFC 4303 appendix A2.1).
+            // Fresh ones: while little else is sent they are duplicates, then they are older than the window.
             Kind::Replay => packets(Load::Replay(overhear(&self.net.broker, 64, || {
                 traffic::ping_count(&self.net.client, net::SERVER, 64, Duration::from_millis(2)).map(drop)
             })?)),
@@ -297,14 +296,19 @@ impl Arena {
                 let at = usize::from(broker);
                 let sink = Sink::start(&self.net.broker)?;
                 let running = if broker {
-                    self.attack(kind, kind.port())?
+                    // The same load: where as much is sent as one thread can, as much as the sink got.
+                    let rate = match kpps[0].get(round) {
+                        Some(sent) if self.rate == 0 => (sent * 1e3) as u64,
+                        _ => self.rate,
+                    };
+                    self.attack(kind, kind.port(), rate)?
                 } else if closed_loop {
                     let load = Load::Init(first_request(&self.net.client_config("nobody")?.connection)?);
                     let to = (net::BROKER_AT_ATTACKER, sink.port);
                     let rate = (kpps[1][round] * 1e3 * DATAGRAMS_EACH) as u64;
                     Running::Packets(Attack::start(&self.net.attacker, &load, to, rate.max(1))?)
                 } else {
-                    self.attack(kind, sink.port)?
+                    self.attack(kind, sink.port, self.rate)?
                 };
                 if broker && kind == Kind::HalfOpen && round == 0 {
                     self.fill_the_table()?;
@@ -340,7 +344,7 @@ impl Arena {
     /// The tunnel under one flood after the other, for so long each: pings, a newcomer, memory.
     pub fn endure(&self, kinds: &[Kind], time: Duration) -> Result<()> {
         for kind in kinds {
-            let running = self.attack(*kind, kind.port())?;
+            let running = self.attack(*kind, kind.port(), self.rate)?;
             let pinger = Pinger::start(&self.net.client, net::SERVER, Duration::from_millis(5))?;
             let came = self.newcomer();
             std::thread::sleep(time);

@@ -195,7 +195,8 @@ fn old_packets_of_an_esn_sa_are_seldom_decrypted_and_a_peer_that_lost_its_way_is
 
     // Three milliards of packets were lost; the peer goes on.
     sa.sequence = 3_000_000_000;
-    let lost = (0..1000).take_while(|_| peer.open(&mut seal(&mut sa, b"far", IPV6).unwrap()).is_err()).count();
+    let lost =
+        (0..1000).take_while(|_| peer.open(&mut seal(&mut sa, b"far", IPV6).unwrap()).is_err()).count();
     assert!(lost < 64, "{lost}");
     assert!((0..1000).all(|_| peer.open(&mut seal(&mut sa, b"on", IPV6).unwrap()).is_ok()));
     assert_eq!(peer.highest(), sa.sequence);
