@@ -3,6 +3,7 @@
 //! Causes are words of ours, never of a peer, so the memory for them is bounded; so is the length of a line, and what a peer
 //! puts into its identity cannot break it.
 
+use crate::view::text::thousands;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tracing::Level;
@@ -127,19 +128,6 @@ fn clean(text: &str) -> String {
         line.push('…');
     }
     line
-}
-
-/// `1,204`.
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -5,20 +5,14 @@
 
 mod common;
 
-use common::Cable;
+use common::{Cable, Daemon, FERRY6, text};
 use ferry6::lab::Host;
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-const FERRY6: &str = env!("CARGO_BIN_EXE_ferry6");
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 /// Runs it in a directory, without a terminal.
 fn ferry6(directory: &Path, words: &[&str]) -> Output {
@@ -263,15 +257,6 @@ fn a_bad_invitation_is_refused_whole() {
 struct World {
     cable: Cable,
     dir: TempDir,
-}
-
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl World {

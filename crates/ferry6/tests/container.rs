@@ -5,29 +5,14 @@
 
 mod common;
 
-use common::Cable;
+use common::{Cable, Daemon, FERRY6, joined, text};
 use std::fs;
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-const FERRY6: &str = env!("CARGO_BIN_EXE_ferry6");
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[track_caller]
 fn until(what: &str, log: &Path, mut happened: impl FnMut() -> bool) {
@@ -39,19 +24,6 @@ fn until(what: &str, log: &Path, mut happened: impl FnMut() -> bool) {
             fs::read_to_string(log).unwrap_or_default()
         );
         std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// A broker and an invitation that was joined, in `b` and `c`.
-fn site(dir: &Path) {
-    for words in [
-        &["broker", "init", "--dir", "b", "--address", "10.0.0.1", "--prefix", "2a00::100/120", "--no-unit"]
-            [..],
-        &["broker", "invite", "alice", "--dir", "b"],
-        &["client", "join", "alice.ferry6", "--dir", "c"],
-    ] {
-        let output = Command::new(FERRY6).args(words).current_dir(dir).stdin(Stdio::null()).output().unwrap();
-        assert!(output.status.success(), "{}", text(&output));
     }
 }
 
@@ -90,7 +62,7 @@ fn net_admin_and_the_tun_device_are_enough() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    site(dir.path());
+    joined(dir.path());
     // What an engine sets for a container's network namespace: --sysctl.
     for host in [&cable.broker, &cable.client] {
         host.sysctl("net.ipv4.ip_unprivileged_port_start", "0").unwrap();

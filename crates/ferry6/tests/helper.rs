@@ -5,40 +5,19 @@
 
 mod common;
 
-use common::Cable;
+use common::{Cable, Daemon, FERRY6, joined, text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-const FERRY6: &str = env!("CARGO_BIN_EXE_ferry6");
 
 struct World {
     cable: Cable,
     dir: TempDir,
-}
-
-struct Daemon(Child);
-
-impl Daemon {
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// Up to 20 s: machines that run tests are busy.
@@ -56,29 +35,7 @@ impl World {
     fn new() -> Option<Self> {
         let cable = Cable::new()?;
         let world = Self { cable, dir: tempfile::tempdir().unwrap() };
-        for words in [
-            &[
-                "broker",
-                "init",
-                "--dir",
-                "b",
-                "--address",
-                "10.0.0.1",
-                "--prefix",
-                "2a00::100/120",
-                "--no-unit",
-            ][..],
-            &["broker", "invite", "alice", "--dir", "b"],
-            &["client", "join", "alice.ferry6", "--dir", "c"],
-        ] {
-            let output = Command::new(FERRY6)
-                .args(words)
-                .current_dir(world.dir.path())
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{}", text(&output));
-        }
+        joined(world.dir.path());
         let toml = fs::read_to_string(world.path("b/broker.toml")).unwrap();
         world.write(
             "b/broker.toml",

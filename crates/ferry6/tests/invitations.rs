@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::Cable;
+use common::{Cable, Daemon, FERRY6, text};
 use ferry6::lab::Host;
 use ferry6::pki::store::CaFiles;
 use ferry6::pki::{Name, Profile, Validity};
@@ -13,20 +13,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
-const FERRY6: &str = env!("CARGO_BIN_EXE_ferry6");
-
 /// Runs it in a directory, without a terminal and with nothing on standard input.
 fn ferry6(directory: &Path, words: &[&str]) -> Output {
     Command::new(FERRY6).args(words).current_dir(directory).stdin(Stdio::null()).output().unwrap()
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[track_caller]
@@ -318,15 +312,6 @@ fn status_tells_what_a_client_ended_with() {
     );
     std::fs::write(&log, "error: of old\nINFO down by command\n").unwrap();
     assert_eq!(status(), "alice: down (ferry6 client up alice)\n");
-}
-
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn on(host: &Host, d: &Path, words: &[&str]) -> Output {

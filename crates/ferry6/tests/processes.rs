@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::Cable;
+use common::{Cable, FERRY6, text};
 use ferry6::lab::Host;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-const FERRY6: &str = env!("CARGO_BIN_EXE_ferry6");
 
 /// A broker at 10.0.0.1 and a client at 10.0.0.2, on one cable.
 struct World {
@@ -147,10 +145,6 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
     }
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// Up to 15 s: machines that run tests are busy.

@@ -5,35 +5,19 @@
 
 mod common;
 
-use common::Cable;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use common::{Cable, Daemon, FERRY6, joined, text};
+use nix::sys::signal::Signal;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-const FERRY6: &str = env!("CARGO_BIN_EXE_ferry6");
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 /// A directory with a broker and an invitation that was joined.
 fn site() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for words in [
-        &["broker", "init", "--dir", "b", "--address", "10.0.0.1", "--prefix", "2a00::100/120", "--no-unit"]
-            [..],
-        &["broker", "invite", "alice", "--dir", "b"],
-        &["client", "join", "alice.ferry6", "--dir", "c"],
-    ] {
-        let output =
-            Command::new(FERRY6).args(words).current_dir(dir.path()).stdin(Stdio::null()).output().unwrap();
-        assert!(output.status.success(), "{}", text(&output));
-    }
+    joined(dir.path());
     dir
 }
 
@@ -76,21 +60,6 @@ impl Manager {
             }
         }
         list
-    }
-}
-
-struct Daemon(Child);
-
-impl Daemon {
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
