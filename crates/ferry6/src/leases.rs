@@ -283,7 +283,7 @@ impl State {
         })?;
         // The same IKE SA asks once more: what it has is its answer.
         if let Some(address) = self.active.get(&request.ike) {
-            return Ok(Lease { address: Some(*address), dns: pool.dns.clone() });
+            return Ok(Lease { address: Some(*address), prefix: None, dns: pool.dns.clone() });
         }
         let free_for_us = |state: &Self, address: Ipv6Addr| {
             !pool.several || state.by_address.get(&address).is_none_or(|h| h.users.is_empty())
@@ -324,7 +324,7 @@ impl State {
         });
         holder.users.insert(request.ike);
         self.active.insert(request.ike, address);
-        Ok(Lease { address: Some(address), dns: pool.dns.clone() })
+        Ok(Lease { address: Some(address), prefix: None, dns: pool.dns.clone() })
     }
 
     fn release(&mut self, ike: IkeSaId) {

@@ -2,6 +2,7 @@
 
 use crate::config::Role;
 use crate::identity::Identity;
+use crate::prefix::Prefix6;
 use crate::revocation::Query;
 use crate::selector::TrafficSelector;
 use bytes::Bytes;
@@ -96,6 +97,8 @@ pub struct ChildSa {
 pub struct Lease {
     /// INTERNAL_IP6_ADDRESS, always used as /128.
     pub address: Option<Ipv6Addr>,
+    /// INTERNAL_IP6_PREFIX (RFC 5739): all of it is routed to who got it.
+    pub prefix: Option<Prefix6>,
     /// INTERNAL_IP6_DNS.
     pub dns: Vec<Ipv6Addr>,
 }

@@ -92,7 +92,11 @@ impl AddressPool for SmallPool {
             .or_else(|| state.free.pop())
             .ok_or_else(|| LeaseError("no free address in the pool".to_owned()))?;
         state.given.insert(request.ike, (request.identity.clone(), address));
-        Ok(Lease { address: Some(address), dns: vec![Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, 0x53)] })
+        Ok(Lease {
+            address: Some(address),
+            prefix: None,
+            dns: vec![Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, 0x53)],
+        })
     }
     fn release(&mut self, ike: IkeSaId) {
         if let Ok(mut state) = self.0.lock()

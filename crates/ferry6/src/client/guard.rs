@@ -1,8 +1,8 @@
 //! The leak guard of a client (`tunnel.leak_guard`): see [`crate::net::guard`].
 
 use crate::config::Client;
-use crate::config::values::Prefix6;
 use crate::net::{Net, guard};
+use ferry6_ike::Prefix6;
 
 /// What is kept from leaving outside the tunnel, and whether it is now.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Words and numbers of the configuration: durations, octets, prefixes, hosts, identities.
 
 use ferry6_ike::selector::AddressRange;
-use ferry6_ike::{Identity, TrafficSelector};
+use ferry6_ike::{Identity, Prefix6, TrafficSelector};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -106,58 +106,6 @@ pub fn show_octets(octets: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", UNITS[unit])
-}
-
-/// An IPv6 prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Prefix6 {
-    /// Its lowest address.
-    pub address: Ipv6Addr,
-    /// Its length in bits, 0..=128.
-    pub len: u8,
-}
-
-impl Prefix6 {
-    /// The bits that differ inside it.
-    fn host_mask(self) -> u128 {
-        u128::MAX.checked_shr(u32::from(self.len)).unwrap_or(0)
-    }
-
-    /// Its highest address.
-    pub fn last(self) -> Ipv6Addr {
-        Ipv6Addr::from_bits(self.address.to_bits() | self.host_mask())
-    }
-
-    /// Whether the address is inside.
-    pub fn contains(self, address: Ipv6Addr) -> bool {
-        address.to_bits() & !self.host_mask() == self.address.to_bits()
-    }
-}
-
-impl std::fmt::Display for Prefix6 {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.len)
-    }
-}
-
-impl std::str::FromStr for Prefix6 {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("expected an IPv6 prefix like \"2a00::100/120\", found {text:?}");
-        let (address, len) = text.split_once('/').unwrap_or((text, "128"));
-        let address: Ipv6Addr = address.trim().parse().map_err(|_| fault())?;
-        let len: u8 = len.trim().parse().map_err(|_| fault())?;
-        if len > 128 {
-            return Err(fault());
-        }
-        let prefix = Self { address, len };
-        let base = Ipv6Addr::from_bits(address.to_bits() & !prefix.host_mask());
-        if base == address {
-            Ok(prefix)
-        } else {
-            Err(format!("{text:?} has bits set behind its length; did you mean \"{base}/{len}\"?"))
-        }
-    }
 }
 
 /// An inclusive range of addresses: of a prefix, or from one address to another.
@@ -397,22 +345,6 @@ mod tests {
         assert_eq!(show_octets(1500), "1.5 kB");
         assert_eq!(show_octets(999_999), "1.0 MB");
         assert_eq!(show_octets(u64::MAX), "18446.7 PB");
-    }
-
-    #[test]
-    fn prefixes() {
-        let prefix: Prefix6 = "2a00::100/120".parse().unwrap();
-        assert_eq!(prefix.last(), "2a00::1ff".parse::<Ipv6Addr>().unwrap());
-        assert!(prefix.contains("2a00::1ff".parse().unwrap()));
-        assert!(!prefix.contains("2a00::200".parse().unwrap()));
-        assert_eq!(
-            "2a00::101/120".parse::<Prefix6>().unwrap_err(),
-            "\"2a00::101/120\" has bits set behind its length; did you mean \"2a00::100/120\"?"
-        );
-        let all: Prefix6 = "::/0".parse().unwrap();
-        assert_eq!(all.last(), Ipv6Addr::from_bits(u128::MAX));
-        assert!("2a00::/129".parse::<Prefix6>().is_err());
-        assert!("10.0.0.0/8".parse::<Prefix6>().is_err());
     }
 
     #[test]

@@ -194,7 +194,7 @@ pub(super) fn of_pool(patient: &Patient, found: &mut Findings) {
     let own = patient.tun().map(|l| l.index);
     let routes = status.broker.as_ref().map(|b| b.routes.clone()).unwrap_or_default();
     for to in &routes {
-        let Ok(prefix) = to.parse::<crate::config::values::Prefix6>() else { continue };
+        let Ok(prefix) = to.parse::<ferry6_ike::Prefix6>() else { continue };
         let first = IpAddr::V6(prefix.last());
         let here = patient.picture.routes.iter().any(|r| {
             r.table == MAIN && r.to == IpAddr::V6(prefix.address) && r.len == prefix.len && r.interface == own

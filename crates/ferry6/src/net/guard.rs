@@ -4,8 +4,8 @@
 //! device, so that it stands while the device is absent, and after a crash; the next client takes it over.
 
 use super::{Net, ROUTE_PROTOCOL, explain, is_errno};
-use crate::config::values::Prefix6;
 use anyhow::Context as _;
+use ferry6_ike::Prefix6;
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::RouteMessageBuilder;

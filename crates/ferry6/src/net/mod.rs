@@ -7,8 +7,8 @@ pub mod resolve;
 pub mod sysctl;
 pub mod watch;
 
-use crate::config::values::Prefix6;
 use anyhow::{Context as _, anyhow};
+use ferry6_ike::Prefix6;
 use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
