@@ -195,6 +195,7 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
                 Some(
                     RouterEvent::ChildInstalled(_)
                     | RouterEvent::TunnelMtu { .. }
+                    | RouterEvent::Carried { .. }
                     | RouterEvent::ReauthenticateIn { .. },
                 ) => {}
                 Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),

@@ -5,6 +5,7 @@ use crate::identity::Identity;
 use crate::selector::TrafficSelector;
 use ferry6_crypto::{Cipher, Group, Integ, Prf, Secret, SigningKey};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -304,6 +305,10 @@ impl Default for HalfOpenLimits {
     }
 }
 
+/// Identities that are not let in, whatever they prove, each with the reason for the log. On the wire it is
+/// AUTHENTICATION_FAILED: RFC 7296 section 3.10.1 has no other word for it.
+pub type Barred = Arc<HashMap<Identity, String>>;
+
 /// The whole.
 #[derive(Clone)]
 pub struct EndpointConfig {
@@ -313,6 +318,8 @@ pub struct EndpointConfig {
     pub retransmit: Retransmit,
     /// Bounds.
     pub half_open: HalfOpenLimits,
+    /// Who is not let in.
+    pub barred: Barred,
     /// Our port for IKE and ESP behind the non-ESP marker (RFC 3948 section 2.2), as bound: 4500 unless the kernel chose.
     pub nat_port: u16,
     /// The peers' such port, where nothing else is told: 4500.
@@ -357,6 +364,7 @@ impl Default for EndpointConfig {
             connections: Vec::new(),
             retransmit: Retransmit::default(),
             half_open: HalfOpenLimits::default(),
+            barred: Barred::default(),
             nat_port: 4500,
             remote_nat_port: 4500,
             addresses: Vec::new(),

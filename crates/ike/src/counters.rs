@@ -88,6 +88,8 @@ counters! {
     AuthRevoked = "auth_revoked",
     /// It does not hold the key of its certificate.
     AuthSignature = "auth_signature",
+    /// It is who it says, and is not let in.
+    AuthBarred = "auth_barred",
     /// Refused for another cause: a second tunnel of its identity, a NAT, no credential of ours that it takes.
     AuthRefused = "auth_refused",
 }

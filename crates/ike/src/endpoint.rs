@@ -3,7 +3,9 @@
 use crate::certs::CertError;
 use crate::checking::Checking;
 use crate::child::{Phase, SpiFor};
-use crate::config::{AddressPool, Connection, EndpointConfig, Now, PeerAuth, Role, Settings, SpiGenerator};
+use crate::config::{
+    AddressPool, Barred, Connection, EndpointConfig, Now, PeerAuth, Role, Settings, SpiGenerator,
+};
 use crate::cookie::Cookies;
 use crate::counters::{Counter, Counters};
 use crate::established::{Established, Task};
@@ -230,6 +232,24 @@ impl Endpoint {
             self.config.addresses = addresses;
         }
         self.set_connections(connections);
+    }
+
+    /// Takes another list of those that are not let in, and closes the IKE SAs that they have.
+    pub fn bar(&mut self, now: Now, barred: Barred) {
+        self.config.barred = barred;
+        let (barred, patience) = (&self.config.barred, self.config.close_patience);
+        // The smaller of the two is walked.
+        let closing: Vec<(IkeSaId, String)> = if barred.len() < self.peers.len() {
+            let known = barred.iter().filter_map(|(who, why)| Some((self.peers.get(who)?, why)));
+            known.flat_map(|(ids, why)| ids.iter().map(|id| (*id, why.clone()))).collect()
+        } else {
+            let known = self.peers.iter().filter_map(|(who, ids)| Some((ids, barred.get(who)?)));
+            known.flat_map(|(ids, why)| ids.iter().map(|id| (*id, why.clone()))).collect()
+        };
+        for (ike, why) in closing {
+            // Each of them was there a line ago; a close of one may have taken another along, which is as good.
+            let _ = self.close_within(now, ike, patience, CloseReason::Barred(why));
+        }
     }
 
     /// The port behind the non-ESP marker, as bound, where the configuration could not know it.

@@ -152,6 +152,9 @@ pub enum CloseReason {
     /// We were asked to.
     #[error("closed by us")]
     Local,
+    /// Its identity is not let in any more ([`crate::config::Barred`]); the text says why.
+    #[error("closed by us: {0}")]
+    Barred(String),
     /// The peer sent DELETE.
     #[error("deleted by the peer")]
     PeerDeleted,
@@ -185,6 +188,7 @@ impl CloseReason {
     pub const fn cause(&self) -> &'static str {
         match self {
             Self::Local => "closed",
+            Self::Barred(_) => "barred",
             Self::PeerDeleted => "peer_deleted",
             Self::Timeout { .. } => "no_answer",
             Self::PeerRefused(_) => "peer_refused",

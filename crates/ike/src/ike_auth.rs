@@ -597,6 +597,11 @@ pub(crate) fn answer(
             return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why));
         }
     };
+    // Before its older IKE SAs are touched: a peer that does not get in changes nothing.
+    if let Some(why) = endpoint.config.barred.get(&remote_id).cloned() {
+        endpoint.counters.count(Counter::AuthBarred);
+        return refuse(endpoint, now, common, agreed, token, Some(remote_id), failed(why));
+    }
     if connection.mobike
         && payloads.has(notify::MOBIKE_SUPPORTED)
         && mobike::met_a_nat(payloads, token.path())

@@ -32,6 +32,8 @@ use tokio::sync::mpsc;
 const ACTIVITY_INTERVAL: Duration = Duration::from_secs(1);
 /// Events that wait for the program; notices beyond this are lost, then what never came up.
 const BACKLOG: usize = 1024;
+/// How long the program may take to hear of the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// So many children are compared with a new one, to find which one it takes over from.
 const FEW: usize = 64;
 
@@ -74,6 +76,17 @@ pub(crate) struct Child {
     policy: bool,
 }
 
+/// The account of an IKE SA.
+#[derive(Default)]
+pub(crate) struct Carried {
+    /// Pairs of ESP SAs that still carry.
+    pairs: usize,
+    /// What those carried that are gone.
+    pub(crate) past: Traffic,
+    /// Whether the IKE SA is gone: with its last pair the account is closed.
+    over: bool,
+}
+
 /// What the control thread was started with.
 pub(crate) struct Parts {
     pub(crate) config: RouterConfig,
@@ -110,8 +123,9 @@ pub(crate) struct Control {
     pub(crate) ike_sender: Sender,
     pub(crate) nat_sender: Sender,
     backlog: VecDeque<RouterEvent>,
-    /// What the ESP SAs carried that are gone: of each IKE SA that stands, and all in all.
-    pub(crate) past_of: HashMap<IkeSaId, Traffic>,
+    /// What each IKE SA's ESP SAs carried that are gone.
+    pub(crate) carried: HashMap<IkeSaId, Carried>,
+    /// The same of all.
     pub(crate) past: Traffic,
     /// Notices that the program was too slow for.
     pub(crate) notices_lost: u64,
@@ -175,7 +189,7 @@ impl Control {
             ike_sender: parts.ike.known.sender(Arc::clone(drops)),
             nat_sender: parts.nat.known.sender(Arc::clone(drops)),
             backlog: VecDeque::new(),
-            past_of: HashMap::new(),
+            carried: HashMap::new(),
             past: Traffic::default(),
             notices_lost: 0,
             next_activity: start + ACTIVITY_INTERVAL,
@@ -226,10 +240,20 @@ impl Control {
             }
             self.handle_timers();
         }
-        // The last words: Closed events that fit.
+        self.last_words().await;
+    }
+
+    /// What the program has not heard yet, while it listens and for as long as `LAST_WORDS`.
+    async fn last_words(&mut self) {
         self.drain_endpoint();
+        for (ike, traffic) in self.traffic() {
+            self.tell(RouterEvent::Carried { ike, traffic });
+        }
+        let until = tokio::time::Instant::now() + LAST_WORDS;
         for event in self.backlog.drain(..) {
-            let _ = self.parts.events.try_send(event);
+            if !matches!(tokio::time::timeout_at(until, self.parts.events.send(event)).await, Ok(Ok(()))) {
+                return;
+            }
         }
     }
 
@@ -327,7 +351,10 @@ impl Control {
                 }
                 Event::MovePath { ike, path } => self.move_path(ike, &path),
                 Event::PathSize { ike, taken } => self.path_probed(ike, taken),
-                Event::Established(established) => self.tell(RouterEvent::Established(established)),
+                Event::Established(established) => {
+                    self.carried.entry(established.ike).or_default();
+                    self.tell(RouterEvent::Established(established));
+                }
                 Event::ReauthenticateIn { ike, after } => {
                     self.tell(RouterEvent::ReauthenticateIn { ike, after });
                 }
@@ -340,14 +367,40 @@ impl Control {
                 Event::CheckRevocation(check) => self.tell(RouterEvent::CheckRevocation(check)),
                 Event::Closed(closed) => {
                     self.paths.remove(&closed.ike);
-                    self.past_of.remove(&closed.ike);
+                    let ike = closed.ike;
                     self.tell(RouterEvent::Closed(closed));
+                    if let Some(account) = self.carried.get_mut(&ike) {
+                        account.over = true;
+                    }
+                    self.close_account(ike);
                 }
                 Event::Notice { warning, cause, text } => {
                     self.tell(RouterEvent::Notice { warning, cause, text });
                 }
             }
         }
+    }
+
+    /// Tells what a tunnel carried that is gone with all of its SAs.
+    fn close_account(&mut self, ike: IkeSaId) {
+        if self.carried.get(&ike).is_some_and(|account| account.over && account.pairs == 0)
+            && let Some(account) = self.carried.remove(&ike)
+        {
+            self.tell(RouterEvent::Carried { ike, traffic: account.past });
+        }
+    }
+
+    /// What each tunnel has carried so far.
+    pub(crate) fn traffic(&self) -> HashMap<IkeSaId, Traffic> {
+        let mut all: HashMap<IkeSaId, Traffic> =
+            self.carried.iter().map(|(ike, account)| (*ike, account.past)).collect();
+        for child in self.children.values() {
+            let traffic = all.entry(child.ike).or_default();
+            for pair in &child.pairs {
+                traffic.add(Traffic::of(&pair.counters_in, &pair.counters_out));
+            }
+        }
+        all
     }
 
     /// The program may be slow; the control thread never waits for it.
@@ -446,7 +499,6 @@ impl Control {
             pairs: Vec::new(),
             policy: false,
         });
-        child.ike = sa.ike;
         if !child.policy {
             child.owner = owner;
         }
@@ -460,6 +512,7 @@ impl Control {
         child.path = path;
         child.local_ts.clone_from(&sa.local_ts);
         child.remote_ts.clone_from(&sa.remote_ts);
+        let ike = child.ike;
         child.pairs.push(Pair {
             resource: sa.resource,
             owner,
@@ -478,6 +531,7 @@ impl Control {
             forgeries: limits_in.forgeries,
         });
         self.by_inbound.insert(sa.inbound.spi, sa.reqid);
+        self.carried.entry(ike).or_default().pairs += 1;
         if self.parts.config.keylog {
             self.tell(RouterEvent::ChildKeys(Box::new(ChildKeys {
                 ike: sa.ike,
@@ -552,6 +606,7 @@ impl Control {
         let worker = sad::owner(spi, self.parts.inbound.len());
         self.parts.inbound[worker].post(InboundMessage::Command(InboundCommand::Remove(spi)));
         self.parts.spis.remove(spi);
+        let mut ended = None;
         if let Some(child) = self.children.get_mut(&reqid) {
             if let Some(at) = child.pairs.iter().position(|pair| pair.inbound == spi) {
                 let gone = child.pairs.remove(at);
@@ -561,8 +616,10 @@ impl Control {
                 // The same of what it carried.
                 let traffic = Traffic::of(&gone.counters_in, &gone.counters_out);
                 self.past.add(traffic);
-                if self.endpoint.remote_of(child.ike).is_some() {
-                    self.past_of.entry(child.ike).or_default().add(traffic);
+                ended = Some(child.ike);
+                if let Some(account) = self.carried.get_mut(&child.ike) {
+                    account.pairs -= 1;
+                    account.past.add(traffic);
                 }
                 if !child.pairs.iter().any(|pair| pair.resource == gone.resource) {
                     self.load[gone.owner] -= 1;
@@ -571,6 +628,9 @@ impl Control {
             if child.pairs.is_empty() {
                 self.children.remove(&reqid);
             }
+        }
+        if let Some(ike) = ended {
+            self.close_account(ike);
         }
     }
 
@@ -682,6 +742,13 @@ impl Control {
             Command::Set { settings, answer } => {
                 self.endpoint.set(*settings);
                 let _ = answer.send(());
+            }
+            Command::Bar { barred, answer } => {
+                self.endpoint.bar(now(), barred);
+                let _ = answer.send(());
+            }
+            Command::Traffic { answer } => {
+                let _ = answer.send(self.traffic().into_iter().collect());
             }
             Command::NetworkChanged { ike, addresses, answer } => {
                 let _ = answer.send(self.network_changed(now(), ike, addresses).map_err(HandleError::from));

@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::lanes::WatchedLanes;
 use crate::roaming::PathState;
 use crate::sad::{SpisInUse, SteeringSpis};
-use crate::status::RouterStatus;
+use crate::status::{RouterStatus, Traffic};
 use crate::udp::{Sockets, Steering};
 use ferry6_crypto::provider::OsRandom;
 use ferry6_crypto::{PacketKeys, Spi};
@@ -74,6 +74,13 @@ pub enum RouterEvent {
     },
     /// A tunnel is gone.
     Closed(Box<ike::event::Closed>),
+    /// What a tunnel carried in all: once, after [`Self::Closed`], when nothing comes in on its SAs any more.
+    Carried {
+        /// Its IKE SA.
+        ike: ike::event::IkeSaId,
+        /// All that its Child SAs carried.
+        traffic: Traffic,
+    },
     /// Keys of an IKE SA, for a key log; only where `EndpointConfig::keylog` asks for them.
     IkeKeys(Box<ike::event::IkeKeyLog>),
     /// Keys of a Child SA, for a key log; only where [`RouterConfig::keylog`] asks for them.
@@ -153,6 +160,8 @@ pub(crate) enum Command {
     NetworkChanged { ike: ike::event::IkeSaId, addresses: Vec<Ipv4Addr>, answer: Answer<PathState> },
     RevocationChecked { ike: ike::event::IkeSaId, outcome: Result<(), ike::certs::CertError> },
     Set { settings: Box<ike::config::Settings>, answer: oneshot::Sender<()> },
+    Bar { barred: ike::config::Barred, answer: oneshot::Sender<()> },
+    Traffic { answer: oneshot::Sender<Vec<(ike::event::IkeSaId, Traffic)>> },
     Status { answer: oneshot::Sender<RouterStatus> },
     Ping { answer: oneshot::Sender<()> },
     Stop { patience: Duration },
@@ -424,6 +433,21 @@ impl RouterHandle {
     /// [`HandleError`].
     pub async fn set(&self, settings: ike::config::Settings) -> Result<(), HandleError> {
         self.ask(|answer| Command::Set { settings: Box::new(settings), answer }).await
+    }
+    /// Takes another list of those that are not let in, and closes the tunnels that they have.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn bar(&self, barred: ike::config::Barred) -> Result<(), HandleError> {
+        self.ask(|answer| Command::Bar { barred, answer }).await
+    }
+    /// What each tunnel has carried that stands, or is not told by [`RouterEvent::Carried`] yet. Much cheaper than
+    /// [`Self::status`].
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub async fn traffic(&self) -> Result<Vec<(ike::event::IkeSaId, Traffic)>, HandleError> {
+        self.ask(|answer| Command::Traffic { answer }).await
     }
     /// Addresses or routes of the machine have changed: finds out from which address the peer is reached now, and moves
     /// the IKE SA there. `addresses` are all that we could use; a peer that speaks MOBIKE is told.

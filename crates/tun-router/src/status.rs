@@ -226,7 +226,7 @@ fn seconds_until(at: Option<Instant>, now: Instant) -> Option<u64> {
 
 fn ike_sa(control: &Control, children: Vec<&Child>, sa: IkeSaStatus, now: Instant) -> IkeSa {
     let path = control.paths.get(&sa.ike);
-    let mut traffic = control.past_of.get(&sa.ike).copied().unwrap_or_default();
+    let mut traffic = control.carried.get(&sa.ike).map(|account| account.past).unwrap_or_default();
     for pair in children.iter().flat_map(|child| &child.pairs) {
         traffic.add(Traffic::of(&pair.counters_in, &pair.counters_out));
     }

@@ -5,7 +5,7 @@ use ferry6_crypto::aws_lc;
 use ferry6_crypto::provider::OsRandom;
 use ferry6_ike::config::{Connection, IpcompPolicy, PerResource};
 use ferry6_ike::endpoint::{Endpoint, Parts};
-use ferry6_ike::event::{CloseReason, Reqid};
+use ferry6_ike::event::{CloseReason, IkeSaId, Reqid};
 use ferry6_ike::testing::{config, pool, psk_connections};
 use ferry6_tun_router::device::Device;
 use ferry6_tun_router::size::SizePolicy;
@@ -178,14 +178,27 @@ async fn up_traffic_status_down() {
         (vec!["2a00::101/128".to_owned()], vec!["::/0".to_owned()])
     );
 
+    let carried = ike.traffic;
+    assert_eq!(client.router.handle().traffic().await.unwrap(), [(IkeSaId(ike.id), carried)]);
+
     // DELETE reaches the broker, whose selectors go with it.
-    client.router.stop(Duration::from_secs(3));
+    let End { router, events: mut client_events, .. } = client;
+    router.stop(Duration::from_secs(3));
     let reason = event(&mut broker, |event| match event {
         RouterEvent::Closed(closed) => Some(closed.reason),
         _ => None,
     })
     .await;
     assert!(matches!(reason, CloseReason::PeerDeleted), "{reason}");
+    // Both ends tell what it carried, once it carries no more.
+    let told = |event| match event {
+        RouterEvent::Carried { traffic, .. } => Some(traffic),
+        _ => None,
+    };
+    assert_eq!(event(&mut broker, told).await, carried);
+    let last = std::iter::from_fn(|| client_events.try_recv().ok()).find_map(told);
+    assert_eq!(last, Some(carried));
+    assert!(broker.router.handle().traffic().await.unwrap().is_empty());
     assert!(broker.router.handle().status().await.unwrap().ike_sas.is_empty());
     send(&broker, &udp(HOST, CLIENT, 1, 2, b"too late"));
     assert_eq!(receive(&broker).1[40..42], [1, 0]);

@@ -175,6 +175,8 @@ async fn serve(path: PathBuf, config: Client, keylog: Option<PathBuf>) -> anyhow
                 Some(RouterEvent::ChildInstalled(child)) => tunnel.child(&daemon, &child).await?,
                 Some(RouterEvent::TunnelMtu { ike, mtu }) => tunnel.mtu(&daemon, ike, mtu).await,
                 Some(RouterEvent::Closed(closed)) => tunnel.closed(&daemon, &closed).await?,
+                // A broker keeps accounts.
+                Some(RouterEvent::Carried { .. }) => {}
                 Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
                 Some(event @ (RouterEvent::IkeKeys(_) | RouterEvent::ChildKeys(_))) => daemon.log_keys(&event),
                 Some(RouterEvent::ReauthenticateIn { ike, after }) => tunnel.reauthenticate_in(ike, after),

@@ -1,12 +1,17 @@
 //! Each refusal: its notify on the wire as the client reads it, and its reason where it was decided.
 
 use super::{CRYPTO, pair, pki, reason, secs};
-use crate::config::{AddressConfig, Connection, Credential, EspProposal, PeerAuth, RemoteId, Revocation};
+use crate::config::{
+    AddressConfig, Barred, Connection, Credential, EspProposal, PeerAuth, RemoteId, Revocation,
+};
+use crate::counters::Counter;
 use crate::event::CloseReason;
 use crate::identity::Identity;
 use crate::selector::TrafficSelector;
-use crate::testing::{Pair, SmallPool, config, endpoint, psk_connections};
+use crate::testing::{Pair, Side, SmallPool, config, endpoint, psk_connections};
 use ferry6_crypto::{Cipher, Group, Prf, Secret};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Runs a handshake that the broker refuses: what the client was told, and why the broker did it.
 #[track_caller]
@@ -148,7 +153,7 @@ fn what_is_refused_looks_the_same_on_the_wire() {
         let mut pair = Pair::new(*CRYPTO, client, broker);
         pair.initiate();
         pair.run(secs(2));
-        let of_broker = pair.sent.iter().filter(|(side, _)| *side == crate::testing::Side::Broker);
+        let of_broker = pair.sent.iter().filter(|(side, _)| *side == Side::Broker);
         of_broker.map(|(_, m)| m.len()).collect::<Vec<_>>()
     };
     let (client, broker) = psk_connections();
@@ -305,4 +310,59 @@ fn nobody_answers() {
     assert_eq!((tries, seconds), (7, 75));
     assert_eq!(pair.sent.len(), 7);
     assert_eq!(pair.client.endpoint.poll_timeout(), None);
+}
+
+#[test]
+fn a_barred_identity_is_closed_and_not_let_in() {
+    let (client, broker) = psk_connections();
+    let identity = client.local_id.clone();
+    let other = Identity::Rfc822("somebody@my.domain".to_owned());
+    let barred =
+        |who: &Identity| -> Barred { Arc::new(HashMap::from([(who.clone(), "on holiday".to_owned())])) };
+    let mut pair = Pair::new(*CRYPTO, client, broker);
+    pair.initiate();
+    pair.run(secs(5));
+    assert_eq!(pair.broker.established().len(), 1);
+
+    // Others are none of its business.
+    pair.act(Side::Broker, |endpoint, now| endpoint.bar(now, barred(&other)));
+    pair.run(secs(5));
+    assert!(pair.broker.closed().is_empty());
+
+    pair.act(Side::Broker, |endpoint, now| endpoint.bar(now, barred(&identity)));
+    pair.run(secs(5));
+    assert!(matches!(reason(&pair.client), CloseReason::PeerDeleted), "{:?}", pair.client.events);
+    assert_eq!(reason(&pair.broker).to_string(), "closed by us: on holiday");
+    assert_eq!(reason(&pair.broker).cause(), "barred");
+    assert!(pair.client.live().is_empty() && pair.broker.live().is_empty());
+
+    // It proves who it is, and is refused as if it could not.
+    pair.initiate();
+    pair.run(secs(5));
+    let told = pair.client.closed()[1].reason.to_string();
+    assert!(told.starts_with("the peer refused: AUTHENTICATION_FAILED"), "{told}");
+    let why = pair.broker.closed()[1].reason.to_string();
+    assert_eq!(why, "refused with AUTHENTICATION_FAILED: on holiday");
+    assert_eq!(pair.broker.endpoint.counters().get(Counter::AuthBarred), 1);
+
+    // And let in again.
+    pair.act(Side::Broker, |endpoint, now| endpoint.bar(now, Barred::default()));
+    pair.initiate();
+    pair.run(secs(5));
+    assert_eq!(pair.broker.established().len(), 2);
+}
+
+#[test]
+fn a_barred_peer_leaves_the_tunnel_of_its_identity_alone() {
+    // The one that stands was made by a connection of before; the list came while the second peer was on its way.
+    let (client, broker) = psk_connections();
+    let identity = client.local_id.clone();
+    let mut pair = Pair::new(*CRYPTO, client, broker);
+    pair.initiate();
+    pair.run(secs(5));
+    pair.broker.endpoint.config.barred = Arc::new(HashMap::from([(identity, "one is enough".to_owned())]));
+    pair.initiate();
+    pair.run(secs(5));
+    assert_eq!(pair.broker.endpoint.ike_sas().len(), 1, "the older one stands");
+    assert!(pair.broker.closed().iter().all(|closed| !closed.established));
 }
