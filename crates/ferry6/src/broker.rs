@@ -1,10 +1,11 @@
 //! `ferry6 broker`: answers clients, leases them addresses, routes for them.
 
+use crate::accounts::Accounts;
 use crate::admin;
-use crate::config::picture::Picture;
+use crate::config::picture::{Change, Picture};
 use crate::config::secrets::Secrets;
 use crate::config::values::selector_prefixes;
-use crate::config::{self, Broker};
+use crate::config::{self, Broker, Users};
 use crate::control::{BrokerStatus, Request, Response};
 use crate::daemon::{self, Daemon, Prepared, Setup};
 use crate::leases::{self, Leases};
@@ -17,7 +18,7 @@ use crate::reload;
 use crate::revocation;
 use crate::sandbox::{self, Files};
 use anyhow::{Context as _, anyhow};
-use ferry6_ike::config::{EndpointConfig, Settings};
+use ferry6_ike::config::{Barred, EndpointConfig, Settings};
 use ferry6_ike::event::{Closed, Established, IkeSaId};
 use ferry6_ike::{Prefix6, TrafficSelector};
 use ferry6_tun_router::RouterEvent;
@@ -26,6 +27,7 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use tracing::Level;
 
 /// The file in the state directory that says which sysctls were changed.
@@ -76,6 +78,14 @@ pub enum Command {
     Show(admin::users::ShowArgs),
     /// Revoke a user's certificate, and close the tunnel.
     Revoke(admin::users::RevokeArgs),
+    /// Do not let a user in for a while, and close the tunnel.
+    Disable(admin::settings::DisableArgs),
+    /// Let a disabled user in again.
+    Enable(admin::settings::EnableArgs),
+    /// Set a user's expiry date, address or prefix.
+    Set(admin::settings::SetArgs),
+    /// What the users' tunnels carried.
+    Usage(admin::accounts::UsageArgs),
 }
 
 /// Runs the broker in the foreground until SIGINT or SIGTERM.
@@ -90,6 +100,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(Command::List(args)) => return admin::users::list(args),
         Some(Command::Show(args)) => return admin::users::show(args),
         Some(Command::Revoke(args)) => return admin::users::revoke(args),
+        Some(Command::Disable(args)) => return admin::settings::disable(args),
+        Some(Command::Enable(args)) => return admin::settings::enable(args),
+        Some(Command::Set(args)) => return admin::settings::set(args),
+        Some(Command::Usage(args)) => return admin::accounts::usage(args),
         None => {}
     }
     let config = config::broker(&args.config)?;
@@ -110,6 +124,8 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         path,
         picture: std::mem::take(&mut config.picture),
         secrets: std::mem::take(&mut config.secrets),
+        barred: config.users.barred(SystemTime::now()),
+        users: std::mem::take(&mut config.users),
         crl_cache: revocation::is_checked(&config.connections),
     };
     let net = Net::new()?;
@@ -129,6 +145,7 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         connections: config.connections.iter().cloned().map(Arc::new).collect(),
         retransmit: config.retransmit,
         half_open: config.half_open,
+        barred: Arc::clone(&running.barred),
         addresses: config.addresses.clone(),
         ..config.tunnel.endpoint(config.listen)
     };
@@ -140,6 +157,7 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
             sandbox::give(&path, &config.process.run_as);
         }
     }
+    let mut accounts = Accounts::new(&leases);
     let files = Files::new().write(&config.state_dir).read_all(&config.directories);
     let mut daemon = prepared.start(endpoint, Some(Box::new(leases)), files)?;
     tracing::info!(
@@ -156,6 +174,8 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         tokio::select! {
             () = daemon.stop.recv() => break,
             () = notices.wait() => notices.flush(),
+            () = accounts.wait() => accounts.settle(&daemon.handle).await,
+            () = running.time_is_over() => running.bar(&daemon).await?,
             () = daemon.hangup.recv() => {
                 reload::answer(&daemon.supervisor, running.reload(&daemon, &mut machine)).await;
             }
@@ -168,6 +188,11 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
                     let _ = reply.send(Response::Log(logging::tail(since)));
                 }
                 Request::Probe { which } => daemon.answer_probe(which, reply),
+                Request::Usage { who } => {
+                    accounts.settle(&daemon.handle).await;
+                    let usage = accounts.usage(who.as_deref());
+                    let _ = reply.send(usage.map_or_else(|e| Response::Error(e.to_string()), Response::Usage));
+                }
                 Request::Reload => {
                     let done = reload::answer(&daemon.supervisor, running.reload(&daemon, &mut machine)).await;
                     let _ = reply.send(done);
@@ -183,19 +208,21 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
             event = daemon.events.recv() => match event {
                 Some(RouterEvent::Established(up)) => {
                     notices.tell(Level::INFO, notices::UP, &greeting(&up));
+                    accounts.established(&up);
                     machine.established(&daemon, &up).await;
                 }
                 Some(RouterEvent::Closed(closed)) => {
                     let (level, cause, text) = describe(&closed);
                     notices.tell(level, cause, &text);
+                    accounts.closed(&closed);
                     machine.closed(&daemon, &closed).await;
                 }
+                Some(RouterEvent::Carried { ike, traffic }) => accounts.carried(ike, traffic),
                 // The device has one MTU for all tunnels; what is too large for one of them is told off there. To authenticate
                 // anew is a client's task.
                 Some(
                     RouterEvent::ChildInstalled(_)
                     | RouterEvent::TunnelMtu { .. }
-                    | RouterEvent::Carried { .. }
                     | RouterEvent::ReauthenticateIn { .. },
                 ) => {}
                 Some(RouterEvent::CheckRevocation(check)) => daemon.check_revocation(*check),
@@ -211,7 +238,15 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         }
     }
     machine.stop(&daemon).await;
-    Ok(daemon.finish().await)
+    let code = daemon
+        .finish(|event| match event {
+            RouterEvent::Closed(closed) => accounts.closed(&closed),
+            RouterEvent::Carried { ike, traffic } => accounts.carried(ike, traffic),
+            _ => {}
+        })
+        .await;
+    accounts.write();
+    Ok(code)
 }
 
 /// What a running broker was made of, for when its configuration is read anew.
@@ -220,6 +255,10 @@ struct Running {
     picture: Picture,
     /// The process gave its rights up when it started. For secrets that it may not read any more stands what it read before.
     secrets: Secrets,
+    /// What is set for single users.
+    users: Users,
+    /// Those that are not let in now.
+    barred: Barred,
     /// Whether there is a place for CRLs that are fetched.
     crl_cache: bool,
 }
@@ -250,10 +289,34 @@ impl Running {
             addresses: Some(new.addresses),
         };
         daemon.handle.set(settings).await?;
+        let mut changes = changes;
+        changes.extend(new.users.changes_since(&self.users).into_iter().map(Change::at_once));
+        self.users = new.users;
+        self.bar(daemon).await?;
         let text = reload::report(&self.path, &changes, &new.secrets);
         self.secrets = new.secrets;
         self.picture = new.picture.in_force_since(&self.picture);
         Ok(text)
+    }
+
+    /// Waits until the time of a user may be over. Looks now and then anyway: the clock may have been set.
+    async fn time_is_over(&self) {
+        const LONGEST: Duration = Duration::from_secs(60);
+        if !self.users.iter().any(|(_, settings)| settings.expires.is_some()) {
+            return std::future::pending().await;
+        }
+        let next = self.users.next_expiry(SystemTime::now());
+        tokio::time::sleep(next.map_or(LONGEST, |wait| wait.min(LONGEST))).await;
+    }
+
+    /// Keeps those out that are not let in any more.
+    async fn bar(&mut self, daemon: &Daemon) -> anyhow::Result<()> {
+        let barred = self.users.barred(SystemTime::now());
+        if barred != self.barred {
+            self.barred = Arc::clone(&barred);
+            daemon.handle.bar(barred).await?;
+        }
+        Ok(())
     }
 }
 

@@ -347,8 +347,8 @@ impl Daemon {
     }
 
     /// Sends DELETE for everything and takes the device away, and with it its address and routes. A second signal
-    /// does not wait for the peer.
-    pub async fn finish(mut self) -> ExitCode {
+    /// does not wait for the peer. What the router still tells goes to `event`.
+    pub async fn finish(mut self, mut event: impl FnMut(RouterEvent)) -> ExitCode {
         tracing::info!("stopping");
         self.supervisor.stopping();
         let router = self.router;
@@ -356,14 +356,16 @@ impl Daemon {
         loop {
             tokio::select! {
                 _ = &mut stopping => {
+                    std::iter::from_fn(|| self.events.try_recv().ok()).for_each(event);
                     tracing::info!("stopped");
                     return if self.stop.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
                 }
                 // Nobody else takes the events now, and the router must not wait for us.
-                Some(event) = self.events.recv() => {
-                    if let RouterEvent::Closed(closed) = event {
+                Some(told) = self.events.recv() => {
+                    if let RouterEvent::Closed(closed) = &told {
                         tracing::debug!("closed: {}", closed.reason);
                     }
+                    event(told);
                 }
                 () = self.stop.recv() => {
                     tracing::warn!("forced to stop: the peer may not know");

@@ -62,7 +62,7 @@ pub struct LeaseStatus {
 pub struct Leases(Arc<Mutex<State>>);
 
 struct State {
-    store: Database,
+    store: Arc<Database>,
     pools: BTreeMap<String, Arc<Pool>>,
     /// The broker's own addresses.
     own: Vec<Ipv6Addr>,
@@ -125,19 +125,12 @@ impl Leases {
             .create(state_dir)
             .map_err(|e| fault(state_dir, format!("cannot make the directory: {e}; see state_dir")))?;
         let path = state_dir.join(FILE);
-        let file =
-            sandbox::open_state(&path).map_err(|e| fault(&path, format!("cannot open the leases: {e}")))?;
-        let store = FileBackend::new(file)
-            .and_then(|backend| Database::builder().create_with_backend(backend))
-            .map_err(|e| match e {
-                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
-                other => fault(&path, format!("cannot open the leases: {other}")),
-            })?;
+        let store = open_store(&path)?;
         let mut records = load(&store).map_err(|e| fault(&path, format!("cannot read the leases: {e}")))?;
         // Of two that had one address (it was fixed for the second for a while) the later one keeps it.
         records.sort_by_key(|(_, record)| Reverse(record.last_used));
         let mut state = State {
-            store,
+            store: Arc::new(store),
             pools: BTreeMap::new(),
             own: own.into_iter().collect(),
             reserved: BTreeSet::new(),
@@ -165,6 +158,11 @@ impl Leases {
         self.lock().set_pools(pools);
     }
 
+    /// The store, for other tables in it.
+    pub fn store(&self) -> Arc<Database> {
+        Arc::clone(&self.lock().store)
+    }
+
     /// How many addresses are in use now.
     pub fn count_in_use(&self) -> usize {
         self.lock().active.len()
@@ -181,6 +179,40 @@ impl Leases {
     }
 }
 
+/// Opens the store, or makes it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_store(path: &Path) -> Result<Database, StoreError> {
+    let fault = |text: String| StoreError::Other { path: path.display().to_string(), text };
+    let file = sandbox::open_state(path).map_err(|e| fault(format!("cannot open the leases: {e}")))?;
+    FileBackend::new(file).and_then(|backend| Database::builder().create_with_backend(backend)).map_err(|e| {
+        match e {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
+            other => fault(format!("cannot open the leases: {other}")),
+        }
+    })
+}
+
+/// What the store of a broker that does not run tells, by address.
+///
+/// # Errors
+/// It cannot be read.
+pub fn stored(store: &Database) -> Result<Vec<LeaseStatus>, redb::Error> {
+    let mut list: Vec<LeaseStatus> = load(store)?
+        .into_iter()
+        .map(|(identity, record)| LeaseStatus {
+            address: record.address,
+            identity: identity.to_string(),
+            fixed: false,
+            ike: Vec::new(),
+            last_used: Some(record.last_used),
+        })
+        .collect();
+    list.sort_by_key(|lease| lease.address);
+    Ok(list)
+}
+
 impl AddressPool for Leases {
     fn assign(&mut self, request: &LeaseRequest<'_>) -> Result<Lease, LeaseError> {
         sandbox::fault_point("lease");
@@ -192,7 +224,7 @@ impl AddressPool for Leases {
 }
 
 /// The identity in the store: equal ones have the same text.
-fn text(identity: &Identity) -> String {
+pub fn identity_text(identity: &Identity) -> String {
     match identity {
         Identity::Fqdn(_) => identity.to_string().to_ascii_lowercase(),
         Identity::Rfc822(address) => match address.rsplit_once('@') {
@@ -425,7 +457,7 @@ impl State {
         value[16..].copy_from_slice(&record.last_used.to_be_bytes());
         let mut transaction = self.store.begin_write()?;
         transaction.set_durability(durability)?;
-        transaction.open_table(LEASES)?.insert(text(identity).as_str(), value)?;
+        transaction.open_table(LEASES)?.insert(identity_text(identity).as_str(), value)?;
         transaction.commit()?;
         Ok(())
     }
@@ -433,7 +465,7 @@ impl State {
     fn forget(&self, identity: &Identity) -> Result<(), redb::Error> {
         let mut transaction = self.store.begin_write()?;
         transaction.set_durability(Durability::None)?;
-        transaction.open_table(LEASES)?.remove(text(identity).as_str())?;
+        transaction.open_table(LEASES)?.remove(identity_text(identity).as_str())?;
         transaction.commit()?;
         Ok(())
     }

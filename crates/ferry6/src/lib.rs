@@ -1,5 +1,6 @@
 //! The ferry6 program. The binary is [`cli::main`]; all else is public so that tests and tools can drive it.
 
+pub mod accounts;
 pub mod admin;
 pub mod broker;
 pub mod cli;

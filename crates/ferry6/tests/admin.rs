@@ -5,40 +5,11 @@
 
 mod common;
 
-use common::{Cable, Daemon, FERRY6, text};
-use ferry6::lab::Host;
-use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use common::site::{World, done, ferry6, refused, site};
+use common::text;
+use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-/// Runs it in a directory, without a terminal.
-fn ferry6(directory: &Path, words: &[&str]) -> Output {
-    Command::new(FERRY6).args(words).current_dir(directory).stdin(Stdio::null()).output().unwrap()
-}
-
-fn done(output: &Output) -> String {
-    assert!(output.status.success(), "{}", text(output));
-    text(output)
-}
-
-/// Exit code 2 and a line that says this.
-fn refused(output: &Output, expected: &str) {
-    let said = text(output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains(expected), "{said}");
-}
-
-fn site() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    done(&ferry6(
-        dir.path(),
-        &["broker", "init", "--dir", "b", "--address", "10.0.0.1", "--prefix", "2a00::100/120", "--no-unit"],
-    ));
-    dir
-}
+use std::process::Command;
 
 #[test]
 fn init_says_what_is_left_to_do_and_touches_nothing_twice() {
@@ -251,51 +222,6 @@ fn a_bad_invitation_is_refused_whole() {
     assert_eq!(status.status.code(), Some(1), "{}", text(&status));
     assert!(text(&status).contains("alice: down"), "{}", text(&status));
     assert!(done(&ferry6(d, &["client", "down", "--dir", "c"])).contains("down already"));
-}
-
-/// A broker at 10.0.0.1 and a client at 10.0.0.2, on one cable.
-struct World {
-    cable: Cable,
-    dir: TempDir,
-}
-
-impl World {
-    fn new() -> Option<Self> {
-        let cable = Cable::new()?;
-        Some(Self { cable, dir: site() })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn on(&self, host: &Host, words: &[&str]) -> Output {
-        host.command(FERRY6).args(words).current_dir(self.dir.path()).stdin(Stdio::null()).output().unwrap()
-    }
-
-    fn run_broker(&self) -> Daemon {
-        let log = std::fs::File::create(self.path("broker.log")).unwrap();
-        let mut command = self.cable.broker.command(FERRY6);
-        command.args(["broker", "--config", "b/broker.toml"]).current_dir(self.dir.path()).stderr(log);
-        let daemon = Daemon(command.stdin(Stdio::null()).spawn().unwrap());
-        let until = Instant::now() + Duration::from_secs(20);
-        while !self.on(&self.cable.broker, &["status", "--socket", "b/broker.sock"]).status.success() {
-            assert!(Instant::now() < until, "{}", std::fs::read_to_string(self.path("broker.log")).unwrap());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        daemon
-    }
-
-    /// The client's address as the broker sees it, over the tunnel.
-    fn carried(&self) -> std::io::Result<Ipv6Addr> {
-        let listener = self.cable.broker.run(|| TcpListener::bind("[2a00::2]:0"))?;
-        let target = listener.local_addr()?;
-        let stream = self.cable.client.run(|| TcpStream::connect_timeout(&target, Duration::from_secs(5)))?;
-        match stream.local_addr()?.ip() {
-            std::net::IpAddr::V6(address) => Ok(address),
-            std::net::IpAddr::V4(_) => Err(std::io::ErrorKind::Other.into()),
-        }
-    }
 }
 
 /// Keys that root alone may read stay as they were; all else is read anew.

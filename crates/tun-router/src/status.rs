@@ -62,11 +62,22 @@ impl Traffic {
         Self { packets_in, bytes_in, packets_out, bytes_out }
     }
 
-    pub(crate) fn add(&mut self, other: Self) {
+    /// Both together.
+    pub fn add(&mut self, other: Self) {
         self.packets_in = self.packets_in.wrapping_add(other.packets_in);
         self.bytes_in = self.bytes_in.wrapping_add(other.bytes_in);
         self.packets_out = self.packets_out.wrapping_add(other.packets_out);
         self.bytes_out = self.bytes_out.wrapping_add(other.bytes_out);
+    }
+
+    /// What came since an earlier time.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            packets_in: self.packets_in.saturating_sub(earlier.packets_in),
+            bytes_in: self.bytes_in.saturating_sub(earlier.bytes_in),
+            packets_out: self.packets_out.saturating_sub(earlier.packets_out),
+            bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! `ferry6 broker invite` and `sign`: a certificate for a user, and the file that brings it there.
 
 use super::invitation::Invitation;
-use super::site::{Offer, Site, Standing};
+use super::settings::{self, Settings};
+use super::site::{Offer, Site};
 use super::{parse_name, profiles, swanctl, usage};
 use crate::pki::authority::Credential;
 use crate::pki::store::{write_public, write_secret};
@@ -18,6 +19,7 @@ const INVITE_EXAMPLES: &str = "\
 Examples:
   ferry6 broker invite alice                        writes alice.ferry6
   ferry6 broker invite alice --qr                   and shows it as a QR code
+  ferry6 broker invite alice --expires 90d          not let in any more in 90 days
   ferry6 broker invite alice --out - | ssh alice@laptop sudo ferry6 client join -
   ferry6 broker invite bob --for strongswan         a directory of swanctl files, bob
   ferry6 broker invite bob --for android            a profile for strongSwan's Android app, bob.sswan
@@ -86,6 +88,8 @@ struct Common {
     /// Days until the user's certificate expires.
     #[arg(long, default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..))]
     days: u32,
+    #[command(flatten)]
+    settings: Settings,
     /// Invite a user again whose certificate is still valid; the old one is revoked.
     #[arg(long)]
     again: bool,
@@ -99,6 +103,9 @@ struct Prepared {
     site: Site,
     offer: Offer,
     ca: Authority,
+    /// The user's identity.
+    user: String,
+    settings: Settings,
     profile: Profile,
     /// The certificate that the new one replaces.
     old: Option<Vec<u8>>,
@@ -110,7 +117,7 @@ fn prepare(name: &str, common: &Common) -> anyhow::Result<Prepared> {
     let mut old = None;
     if site.user_file(name).exists() {
         let user = site.user(name)?;
-        if user.standing == Standing::Valid {
+        if user.certified {
             if !common.again {
                 return Err(usage(format!(
                     "{name} is invited already (ferry6 broker show {name}); a new invitation in place of the old: --again"
@@ -120,14 +127,17 @@ fn prepare(name: &str, common: &Common) -> anyhow::Result<Prepared> {
         }
     }
     let ca = site.ca().load()?;
-    let identity = format!("email:{name}@{}", offer.domain);
+    let user = format!("{name}@{}", offer.domain);
+    settings::check(&site, &user, |s| common.settings.apply(s))?;
+    let identity = format!("email:{user}");
     let profile = Profile {
         common_name: name.to_owned(),
         names: vec![identity.parse::<Name>()?],
         validity: Validity::days(common.days)?,
         ..Profile::new(name)?
     };
-    Ok(Prepared { site, offer, ca, profile, old })
+    let settings = common.settings;
+    Ok(Prepared { site, offer, ca, user, settings, profile, old })
 }
 
 impl Prepared {
@@ -140,6 +150,9 @@ impl Prepared {
     ) -> anyhow::Result<()> {
         self.site.ca().record_issued(certificate)?;
         super::make_directory(&self.site.users_directory(), 0o755)?;
+        if self.settings.any() {
+            settings::change(&self.site, &self.user, |s| self.settings.apply(s))?;
+        }
         write_public(&self.site.user_file(name), chain.as_bytes())?;
         if let Some(serial) = &self.old {
             super::users::revoke_serial(&self.site, serial, crate::pki::Revocation::Superseded)?;

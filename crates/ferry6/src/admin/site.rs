@@ -5,13 +5,15 @@
 //! - `broker.crt`, `broker.key`
 //! - `invite.toml`: what `init` was told, for the invitations: address, identity, ports, domain of the users
 //! - `users/NAME.crt`
+//! - `users.toml`: what is set for single users ([`crate::config::users`])
 
 use super::usage;
-use crate::config::keys;
+use crate::config::{Users, keys, values};
 use crate::pki::authority::serial_text;
 use crate::pki::store::CaFiles;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
@@ -38,15 +40,17 @@ pub struct Offer {
     pub nat_port: u16,
 }
 
-/// What became of a user's certificate.
+/// Whether a user may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// May come in.
     Valid,
-    /// Its time is over.
+    /// Is switched off (`ferry6 broker disable`).
+    Disabled,
+    /// The time of the certificate, or of the user, is over.
     Expired,
-    /// Was revoked.
+    /// The certificate was revoked.
     Revoked,
 }
 
@@ -54,6 +58,7 @@ impl std::fmt::Display for Standing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Valid => "valid",
+            Self::Disabled => "disabled",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
         })
@@ -69,10 +74,28 @@ pub struct User {
     pub identity: String,
     /// Serial number of the certificate.
     pub serial: String,
-    /// Last moment of validity, seconds since 1970.
+    /// Last moment of the certificate's validity, seconds since 1970.
     pub valid_until: i64,
-    /// Whether the certificate is good.
+    /// From when on the user is not let in, seconds since 1970; absent where only the certificate's time counts.
+    pub expires: Option<i64>,
+    /// Whether the user may come in.
     pub standing: Standing,
+    /// Why the user is disabled, where that was told.
+    pub reason: Option<String>,
+    /// The address that is set for the user.
+    pub fixed_address: Option<Ipv6Addr>,
+    /// The prefix that is set for the user.
+    pub fixed_prefix: Option<String>,
+    /// Whether the certificate is good, whatever else is set for the user.
+    #[serde(skip)]
+    pub certified: bool,
+}
+
+impl User {
+    /// Until when the user may come in: the certificate's time, or the user's where that is shorter.
+    pub fn until(&self) -> i64 {
+        self.expires.map_or(self.valid_until, |at| at.min(self.valid_until))
+    }
 }
 
 impl Site {
@@ -149,7 +172,8 @@ impl Site {
             Err(e) => return Err(e).with_context(|| directory.display().to_string()),
         };
         let revoked: Vec<Vec<u8>> = self.ca().revoked()?.into_iter().map(|r| r.serial).collect();
-        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let settings = Users::read(&Users::file(&self.configuration()))?;
+        let now = OffsetDateTime::now_utc();
         let mut users = Vec::new();
         for entry in entries {
             let path = entry.with_context(|| directory.display().to_string())?.path();
@@ -157,7 +181,7 @@ impl Site {
             else {
                 continue;
             };
-            users.push(read_user(name, &path, &revoked, now)?);
+            users.push(read_user(name, &path, &revoked, &settings, now)?);
         }
         users.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(users)
@@ -182,7 +206,13 @@ impl Site {
     }
 }
 
-fn read_user(name: &str, path: &Path, revoked: &[Vec<u8>], now: i64) -> anyhow::Result<User> {
+fn read_user(
+    name: &str,
+    path: &Path,
+    revoked: &[Vec<u8>],
+    settings: &Users,
+    now: OffsetDateTime,
+) -> anyhow::Result<User> {
     let chain = keys::certificates(path).map_err(anyhow::Error::msg)?;
     let (_, parsed) = X509Certificate::from_der(&chain[0]).with_context(|| path.display().to_string())?;
     let identity = parsed.subject_alternative_name().ok().flatten().and_then(|san| {
@@ -192,18 +222,30 @@ fn read_user(name: &str, path: &Path, revoked: &[Vec<u8>], now: i64) -> anyhow::
         })
     });
     let valid_until = parsed.validity().not_after.timestamp();
-    let standing = if revoked.iter().any(|serial| serial == parsed.raw_serial()) {
+    let identity = identity.unwrap_or_else(|| parsed.subject().to_string());
+    let settings =
+        values::identity(&identity).ok().and_then(|id| settings.get(&id)).cloned().unwrap_or_default();
+    let revoked = revoked.iter().any(|serial| serial == parsed.raw_serial());
+    let certificate_expired = valid_until < now.unix_timestamp();
+    let standing = if revoked {
         Standing::Revoked
-    } else if valid_until < now {
+    } else if settings.disabled {
+        Standing::Disabled
+    } else if certificate_expired || settings.barred(now).is_some() {
         Standing::Expired
     } else {
         Standing::Valid
     };
     Ok(User {
         name: name.to_owned(),
-        identity: identity.unwrap_or_else(|| parsed.subject().to_string()),
+        identity,
         serial: serial_text(parsed.raw_serial()),
         valid_until,
+        expires: settings.expires.map(OffsetDateTime::unix_timestamp),
         standing,
+        reason: settings.reason,
+        fixed_address: settings.address,
+        fixed_prefix: settings.prefix.map(|p| p.to_string()),
+        certified: !revoked && !certificate_expired,
     })
 }

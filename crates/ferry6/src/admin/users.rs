@@ -1,14 +1,14 @@
 //! `ferry6 broker list`, `show` and `revoke`.
 
+use super::ask::Leases;
 use super::site::{Site, Standing, User};
-use crate::config;
-use crate::control::{Request, Response, connect};
+use super::{Place, ask};
+use crate::config::users::shown_time;
+use crate::control::{Request, connect};
 use crate::leases::LeaseStatus;
 use crate::pki::{Revocation, Validity};
-use anyhow::Context as _;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -64,13 +64,6 @@ pub struct RevokeArgs {
     place: Place,
 }
 
-#[derive(Debug, clap::Args)]
-struct Place {
-    /// The broker's directory.
-    #[arg(long, value_name = "DIR", default_value = super::DIRECTORY)]
-    dir: PathBuf,
-}
-
 /// A user with what the running broker knows.
 #[derive(Debug, Serialize)]
 struct Row {
@@ -89,10 +82,9 @@ struct Row {
 /// # Errors
 /// No broker in the directory, or a file that cannot be read.
 pub fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
-    let site = Site::new(&args.place.dir);
-    site.offer()?;
-    let leases = leases(&site);
-    let rows: Vec<Row> = site.users()?.into_iter().map(|u| row(u, leases.as_deref())).collect();
+    let site = args.place.site()?;
+    let leases = ask::leases(&site);
+    let rows: Vec<Row> = site.users()?.into_iter().map(|u| row(u, leases.as_ref().ok())).collect();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(ExitCode::SUCCESS);
@@ -102,8 +94,10 @@ pub fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     print!("{}", table(&rows, OffsetDateTime::now_utc().unix_timestamp()));
-    if leases.is_none() {
-        println!("\n(the broker does not run: who is online and the addresses are not known)");
+    match leases {
+        Ok(Leases { running: true, .. }) => {}
+        Ok(_) => println!("\n(the broker does not run: nobody has a tunnel)"),
+        Err(error) => println!("\n(who is online and the addresses are not known: {error:#})"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -113,9 +107,9 @@ pub fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// As [`list`], or no such user.
 pub fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let site = Site::new(&args.place.dir);
-    site.offer()?;
-    let row = row(site.user(&args.name)?, leases(&site).as_deref());
+    let site = args.place.site()?;
+    let user = site.user(&args.name)?;
+    let row = row(user, ask::leases(&site).as_ref().ok());
     if args.json {
         println!("{}", serde_json::to_string_pretty(&row)?);
         return Ok(ExitCode::SUCCESS);
@@ -123,9 +117,13 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let now = OffsetDateTime::now_utc().unix_timestamp();
     println!("{}", row.user.name);
     println!("  identity    {}", row.user.identity);
-    println!("  certificate {}, until {}", row.user.standing, date(row.user.valid_until));
+    println!("  standing    {}", standing(&row.user));
+    println!("  certificate until {}", date(row.user.valid_until));
     println!("  serial      {}", row.user.serial);
     println!("  address     {}", row.address.map_or_else(|| "none yet".to_owned(), |a| a.to_string()));
+    if let Some(prefix) = &row.user.fixed_prefix {
+        println!("  prefix      {prefix}");
+    }
     println!("  tunnel      {}", seen(&row, now));
     Ok(ExitCode::SUCCESS)
 }
@@ -135,8 +133,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// No such user, or a file that cannot be written.
 pub fn revoke(args: &RevokeArgs) -> anyhow::Result<ExitCode> {
-    let site = Site::new(&args.place.dir);
-    site.offer()?;
+    let site = args.place.site()?;
     let user = site.user(&args.name)?;
     let serial = site.ca().serial_of(&site.user_file(&user.name))?;
     let told = revoke_serial(&site, &serial, args.reason)?;
@@ -144,7 +141,7 @@ pub fn revoke(args: &RevokeArgs) -> anyhow::Result<ExitCode> {
     println!("{}{again}", user.name);
     if told {
         let request = Request::Down { which: Some(user.identity.clone()) };
-        match connect::ask(&socket(&site), &request) {
+        match connect::ask(&ask::socket(&site), &request) {
             Ok(_) => println!("the tunnel of {} is closed", user.identity),
             // There was none.
             Err(error) => tracing::debug!("{error:#}"),
@@ -163,44 +160,30 @@ pub(super) fn revoke_serial(site: &Site, serial: &[u8], reason: Revocation) -> a
     let ca = site.ca();
     ca.record_revoked(serial, reason)?;
     ca.write_crl(OffsetDateTime::now_utc(), Validity::days(super::init::CRL_DAYS)?.not_after)?;
-    let socket = socket(site);
-    if std::os::unix::net::UnixStream::connect(&socket).is_err() {
-        return Ok(false);
-    }
-    let answer = connect::ask(&socket, &Request::Reload)
-        .context("the revocation is written down, but the running broker did not take it")?;
-    if let Response::Done(text) = answer {
-        eprintln!("{text}");
-    }
-    Ok(true)
+    ask::reload(site, "the revocation is written down")
 }
 
-/// The control socket that the broker's configuration names.
-fn socket(site: &Site) -> PathBuf {
-    config::control_socket(&site.configuration())
-        .unwrap_or_else(|| Path::new(config::RUN_DIR).join("broker.sock"))
-}
-
-/// What the running broker knows; none where it does not run.
-fn leases(site: &Site) -> Option<Vec<LeaseStatus>> {
-    match connect::ask(&socket(site), &Request::Status) {
-        Ok(Response::Status(status)) => status.broker.map(|b| b.leases),
-        Ok(_) => None,
-        Err(error) => {
-            tracing::debug!("{error:#}");
-            None
-        }
-    }
-}
-
-fn row(user: User, leases: Option<&[LeaseStatus]>) -> Row {
+fn row(user: User, leases: Option<&Leases>) -> Row {
     // The store's spelling of an identity may differ in its case.
-    let lease = leases.and_then(|all| all.iter().find(|l| l.identity.eq_ignore_ascii_case(&user.identity)));
+    let of_user = |l: &&LeaseStatus| l.identity.eq_ignore_ascii_case(&user.identity);
+    let lease = leases.and_then(|all| all.list.iter().find(of_user));
     Row {
-        address: lease.map(|l| l.address),
-        online: leases.map(|_| lease.is_some_and(|l| !l.ike.is_empty())),
+        address: user.fixed_address.or(lease.map(|l| l.address)),
+        online: leases.filter(|l| l.running).map(|_| lease.is_some_and(|l| !l.ike.is_empty())),
         last_seen: lease.and_then(|l| l.last_used),
         user,
+    }
+}
+
+/// `valid, until 2026-12-31`, `disabled: laptop lost`.
+fn standing(user: &User) -> String {
+    match (user.standing, &user.reason, user.expires) {
+        (Standing::Disabled, Some(reason), _) => format!("disabled: {reason}"),
+        (Standing::Valid | Standing::Expired, _, Some(at)) => {
+            let at = OffsetDateTime::from_unix_timestamp(at).map(shown_time).unwrap_or_default();
+            format!("{}, not let in from {at} on", user.standing)
+        }
+        (standing, ..) => standing.to_string(),
     }
 }
 
@@ -217,7 +200,7 @@ fn table(rows: &[Row], now: i64) -> String {
             r.user.name,
             address(r),
             r.user.standing,
-            date(r.user.valid_until),
+            date(r.user.until()),
             seen(r, now)
         );
     }
@@ -229,19 +212,10 @@ fn seen(row: &Row, now: i64) -> String {
         (Some(true), _) => "up".to_owned(),
         (_, Some(time)) => {
             let ago = u64::try_from(now).unwrap_or(0).saturating_sub(time);
-            format!("last seen {} ago", ago_text(ago))
+            format!("last seen {} ago", super::span(ago))
         }
         (Some(false), None) => "never seen".to_owned(),
         (None, None) => "-".to_owned(),
-    }
-}
-
-fn ago_text(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
     }
 }
 

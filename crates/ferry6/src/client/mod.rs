@@ -185,7 +185,7 @@ async fn serve(path: PathBuf, config: Client, keylog: Option<PathBuf>) -> anyhow
                 }
                 None => {
                     daemon.stop.fail("the router stopped by itself");
-                    return Ok(daemon.finish().await);
+                    return Ok(daemon.finish(|_| {}).await);
                 }
             },
         }
@@ -287,7 +287,7 @@ impl Tunnel {
         if let Err(error) = self.guard.open(&daemon.net).await {
             tracing::warn!("{error:#}");
         }
-        Ok(daemon.finish().await)
+        Ok(daemon.finish(|_| {}).await)
     }
 
     fn retry_at(&self) -> Option<Instant> {
@@ -531,6 +531,10 @@ impl Tunnel {
             }
             Request::Reload => {
                 let _ = reply.send(reload::answer(&daemon.supervisor, self.reload(daemon)).await);
+            }
+            Request::Usage { .. } => {
+                let text = "a client keeps no accounts; `usage` is for a broker".to_owned();
+                let _ = reply.send(Response::Error(text));
             }
             // The loop ends by it.
             Request::Stop => {}

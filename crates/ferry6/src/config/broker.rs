@@ -6,6 +6,7 @@ use super::picture::Picture;
 use super::reader::{Document, Section};
 use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
+use super::users::Users;
 use super::values::{self, Range6};
 use crate::cli::UsageError;
 use crate::logging::Filter;
@@ -47,6 +48,8 @@ pub struct Broker {
     pub process: Process,
     /// What goes to the log; `None` where nothing is said.
     pub log: Option<Filter>,
+    /// What is set for single users.
+    pub users: Users,
     /// Where its files are, for when it is read anew.
     pub directories: BTreeSet<PathBuf>,
     /// What should be seen, but is no fault.
@@ -55,6 +58,32 @@ pub struct Broker {
     pub secrets: Secrets,
     /// What it says, to tell what changed when it is read anew.
     pub picture: Picture,
+}
+
+impl Broker {
+    /// With what is set for single users.
+    ///
+    /// # Errors
+    /// A fault of that file, or something in it that contradicts the configuration.
+    pub(super) fn with_users(mut self, file: &Path) -> Result<Self, UsageError> {
+        self.users = Users::read(file)?;
+        self.pools = self.pools_with(file, &self.users)?;
+        Ok(self)
+    }
+
+    /// Whether these settings of single users fit.
+    ///
+    /// # Errors
+    /// Something in them that contradicts the configuration.
+    pub(super) fn check_users(&self, file: &Path, users: &Users) -> Result<(), UsageError> {
+        self.pools_with(file, users).map(drop)
+    }
+
+    fn pools_with(&self, file: &Path, users: &Users) -> Result<BTreeMap<String, Pool>, UsageError> {
+        let mut pools = self.pools.clone();
+        users.fix(&mut pools).map_err(|text| UsageError(format!("{}: {text}", file.display())))?;
+        Ok(pools)
+    }
 }
 
 /// What a connection's clients get.
@@ -80,6 +109,9 @@ impl Pool {
     }
 }
 
+/// Where the leases are, where `state_dir` does not say otherwise.
+pub(super) const STATE_DIR: &str = "/var/lib/ferry6";
+
 /// The name of a broker's connection where no `[[connection]]` names any.
 const CONNECTION: &str = "clients";
 
@@ -94,7 +126,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
     let control = root.path("control").map_or_else(|| Path::new(RUN_DIR).join("broker.sock"), |f| f.value);
     let process = super::process::read(root);
     let log = root.parsed("log", "a log filter like \"info\"", str::parse::<Filter>).map(|found| found.value);
-    let state_dir = root.path("state_dir").map_or_else(|| PathBuf::from("/var/lib/ferry6"), |f| f.value);
+    let state_dir = root.path("state_dir").map_or_else(|| PathBuf::from(STATE_DIR), |f| f.value);
     let crl_cache = root.path("crl_cache").map_or_else(|| state_dir.join("crls"), |f| f.value);
     let listen_section = root.section("listen");
     let listen = Listen::read(&listen_section);
@@ -180,6 +212,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
         control,
         process,
         log,
+        users: Users::default(),
         directories: root.document().directories(),
         warnings: Vec::new(),
         secrets: Secrets::default(),

@@ -13,16 +13,18 @@ pub mod reference;
 pub mod secrets;
 pub mod summary;
 mod tunnel;
+pub mod users;
 pub mod values;
 
 pub use broker::{Broker, Pool};
 pub use client::{Client, Hooks, Routes};
 pub use tunnel::{Listen, Tunnel};
+pub use users::Users;
 
 use crate::cli::UsageError;
 use reader::Document;
 use secrets::Secrets;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Directory of the control sockets.
 pub const RUN_DIR: &str = "/run/ferry6";
@@ -40,7 +42,12 @@ pub fn client(path: &Path) -> Result<Client, UsageError> {
 /// # Errors
 /// Every fault of the file at once, each with file, line, column and key.
 pub fn broker(path: &Path) -> Result<Broker, UsageError> {
-    Document::open(path).and_then(|document| broker_document(&document))
+    Document::open(path).and_then(|document| broker_with_users(path, &document))
+}
+
+fn broker_with_users(path: &Path, document: &Document) -> Result<Broker, UsageError> {
+    let broker = broker_document(document)?;
+    broker.with_users(&Users::file(path))
 }
 
 /// Reads a broker's configuration and all files it names once more. Secrets that this process may not read any more are those that it
@@ -49,7 +56,7 @@ pub fn broker(path: &Path) -> Result<Broker, UsageError> {
 /// # Errors
 /// As [`broker`].
 pub fn broker_again(path: &Path, before: &Secrets) -> Result<Broker, UsageError> {
-    Document::open_again(path, before).and_then(|document| broker_document(&document))
+    Document::open_again(path, before).and_then(|document| broker_with_users(path, &document))
 }
 
 /// Reads a client's configuration once more, as [`broker_again`] does.
@@ -76,15 +83,30 @@ pub fn broker_document(document: &Document) -> Result<Broker, UsageError> {
     broker::read(document)
 }
 
+/// Whether a broker's configuration can be read with these settings of single users.
+///
+/// # Errors
+/// As [`broker`].
+pub fn check_users(path: &Path, users: &Users) -> Result<(), UsageError> {
+    let broker = Document::open(path).and_then(|document| broker_document(&document))?;
+    broker.check_users(&Users::file(path), users)
+}
+
 /// The control socket that a file names, whatever else is in it.
-pub fn control_socket(path: &Path) -> Option<std::path::PathBuf> {
-    #[derive(serde::Deserialize)]
-    struct Only {
-        control: Option<std::path::PathBuf>,
-    }
+pub fn control_socket(path: &Path) -> Option<PathBuf> {
+    place(path, "control")
+}
+
+/// The state directory of a broker, whatever else is in its file.
+pub fn state_dir(path: &Path) -> PathBuf {
+    place(path, "state_dir").unwrap_or_else(|| broker::STATE_DIR.into())
+}
+
+/// A path at the top of a file.
+fn place(path: &Path, key: &str) -> Option<PathBuf> {
     let text = crate::files::read_text(path).ok()?;
-    let control = toml::from_str::<Only>(&text).ok()?.control?;
-    Some(path.parent().unwrap_or(Path::new("")).join(control))
+    let table: toml::Table = text.parse().ok()?;
+    Some(path.parent().unwrap_or(Path::new("")).join(table.get(key)?.as_str()?))
 }
 
 #[cfg(test)]

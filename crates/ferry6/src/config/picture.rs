@@ -43,6 +43,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// Something that has no key of the configuration, and is in force.
+    pub fn at_once(text: String) -> Self {
+        Self { text, reload: Reload::AtOnce }
+    }
+
     /// Whether a reload can't bring it into force.
     pub fn needs_restart(&self) -> bool {
         self.reload == Reload::Restart

@@ -9,6 +9,7 @@ pub mod render;
 pub mod server;
 pub mod status;
 
+use crate::accounts::Usage;
 use crate::leases::LeaseStatus;
 use crate::sandbox::SecurityStatus;
 use ferry6_tun_router::status::RouterStatus;
@@ -48,6 +49,12 @@ pub enum Request {
         #[serde(default)]
         which: Option<String>,
     },
+    /// A broker's accounts of its users.
+    Usage {
+        /// An identity; all without it.
+        #[serde(default)]
+        who: Option<String>,
+    },
     /// Close IKE SAs.
     Down {
         /// Number, connection or peer identity; all without it.
@@ -74,6 +81,8 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Log`].
     Log(LogTail),
+    /// To [`Request::Usage`].
+    Usage(Vec<Usage>),
     /// To the others: what was done.
     Done(String),
     /// What was wrong.

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 #![allow(clippy::unwrap_used)]
 
+pub(crate) mod site;
+
 use ferry6::lab::{Error, Host, Lab};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -44,6 +46,12 @@ pub(crate) struct Daemon(pub(crate) Child);
 impl Daemon {
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
+    }
+
+    /// In order.
+    pub(crate) fn end(&mut self) {
+        self.signal(Signal::SIGTERM);
+        assert!(self.0.wait().unwrap().success());
     }
 }
 
