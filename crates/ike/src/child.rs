@@ -8,6 +8,7 @@ use crate::keymat::ChildKeys;
 use crate::negotiation::{self, SelectedEsp};
 use crate::notify;
 use crate::payloads::Payloads;
+use crate::prefix::Prefix6;
 use crate::selector::{self, TrafficSelector, narrow};
 use crate::wire::{Payload, Proposal};
 use ferry6_crypto::{CipherSuite, CryptoError, Group, Spi};
@@ -116,24 +117,28 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Our side of the selectors: a requested address shrinks it to that address.
+/// Our side of the selectors: what we requested and got shrinks it to that.
 pub(crate) fn local_policy(connection: &Connection, lease: &Lease) -> Vec<TrafficSelector> {
-    match (&connection.addresses, lease.address) {
-        (AddressConfig::Request(_), Some(address)) => {
-            narrow(&[TrafficSelector::host_v6(address)], &connection.local_ts)
-        }
-        _ => connection.local_ts.clone(),
+    match &connection.addresses {
+        AddressConfig::Request { .. } => leased(lease, &connection.local_ts),
+        AddressConfig::None | AddressConfig::Assign => connection.local_ts.clone(),
     }
 }
 
-/// The peer's side: an address that we gave shrinks it to that address.
+/// The peer's side: what we gave shrinks it to that.
 pub(crate) fn remote_policy(connection: &Connection, lease: &Lease) -> Vec<TrafficSelector> {
-    match (&connection.addresses, lease.address) {
-        (AddressConfig::Assign, Some(address)) => {
-            narrow(&[TrafficSelector::host_v6(address)], &connection.remote_ts)
-        }
-        _ => connection.remote_ts.clone(),
+    match &connection.addresses {
+        AddressConfig::Assign => leased(lease, &connection.remote_ts),
+        AddressConfig::None | AddressConfig::Request { .. } => connection.remote_ts.clone(),
     }
+}
+
+/// The part of a policy that a lease leaves: its address, and its prefix.
+fn leased(lease: &Lease, policy: &[TrafficSelector]) -> Vec<TrafficSelector> {
+    let Some(address) = lease.address else { return policy.to_vec() };
+    let mut own = vec![TrafficSelector::host_v6(address)];
+    own.extend(lease.prefix.map(Prefix6::selector));
+    narrow(&own, policy)
 }
 
 /// For what an inbound SPI is, which decides on the worker that owns it.

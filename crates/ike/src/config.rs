@@ -2,6 +2,7 @@
 
 use crate::event::{IkeSaId, Lease};
 use crate::identity::Identity;
+use crate::prefix::Prefix6;
 use crate::selector::TrafficSelector;
 use ferry6_crypto::{Cipher, Group, Integ, Prf, Secret, SigningKey};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -124,11 +125,33 @@ impl RemoteId {
 pub enum AddressConfig {
     /// Neither asked nor given.
     None,
-    /// Ask for an IPv6 address (this one, if told) and DNS servers; selectors of our side shrink to what we get. For
+    /// Ask for an IPv6 address, perhaps a prefix, and DNS servers; selectors of our side shrink to what we get. For
     /// initiators alone: such a connection answers nobody.
-    Request(Option<Ipv6Addr>),
+    Request {
+        /// This one, if told.
+        address: Option<Ipv6Addr>,
+        /// A prefix to be routed to us, too.
+        prefix: PrefixWish,
+    },
     /// Give one from the [`AddressPool`]; selectors of the peer's side shrink to it.
     Assign,
+}
+
+impl AddressConfig {
+    /// An address, whichever, and no prefix.
+    pub const REQUEST: Self = Self::Request { address: None, prefix: PrefixWish::None };
+}
+
+/// What is asked for by INTERNAL_IP6_PREFIX (RFC 5739 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PrefixWish {
+    /// Nothing.
+    #[default]
+    None,
+    /// Whichever there is.
+    Any,
+    /// This one. A peer that does not know the attribute may have it by its own configuration: the selectors tell.
+    This(Prefix6),
 }
 
 /// IPComp policy of a connection.
@@ -255,7 +278,7 @@ impl Connection {
     /// Whether it also answers peers: one that asks for an address is for initiators alone. An endpoint without any
     /// that answers is silent towards everybody whom it did not call.
     pub fn responds(&self) -> bool {
-        !matches!(self.addresses, AddressConfig::Request(_))
+        !matches!(self.addresses, AddressConfig::Request { .. })
     }
 }
 
@@ -390,6 +413,8 @@ pub struct LeaseRequest<'a> {
     pub identity: &'a Identity,
     /// The address it would like.
     pub wanted: Option<Ipv6Addr>,
+    /// The prefix it would like. Who does not ask may have one nevertheless: not every client can ask.
+    pub prefix: PrefixWish,
 }
 
 /// Why there is no lease; goes to the log, the wire says INTERNAL_ADDRESS_FAILURE.
@@ -397,7 +422,7 @@ pub struct LeaseRequest<'a> {
 #[error("{0}")]
 pub struct LeaseError(pub String);
 
-/// The broker's pool. Called after the peer has been authenticated, and quick.
+/// The broker's pool of addresses and prefixes. Called after the peer has been authenticated, and quick.
 pub trait AddressPool: Send {
     /// Gives an address.
     ///

@@ -7,7 +7,8 @@ use crate::certs::{self, CertError};
 use crate::checking::{Checking, Then};
 use crate::child::{self, Offer, Placement, Refusal, SpiFor, Terms};
 use crate::config::{
-    AddressConfig, Connection, Credential, LeaseRequest, NatPolicy, Now, PeerAuth, RemoteId, Role, Unique,
+    AddressConfig, Connection, Credential, LeaseRequest, NatPolicy, Now, PeerAuth, PrefixWish, RemoteId,
+    Role, Unique,
 };
 use crate::counters::Counter;
 use crate::endpoint::{Datagram, Endpoint, IkeSaCommon, State};
@@ -27,7 +28,7 @@ use crate::spare::Spare;
 use crate::timer::Timer;
 use crate::window::{Incoming, Packets, ResponseToken, Window};
 use crate::wire::cert::encoding::X509_SIGNATURE;
-use crate::wire::config::{encode_ip6_address, ip6_address, ip6_dns};
+use crate::wire::config::{encode_ip6_address, encode_ip6_prefix, ip6_address, ip6_dns, ip6_prefix};
 use crate::wire::{Config, ExchangeType, Payload, RawId, attribute, cfg_type};
 use ferry6_crypto::HashAlgorithm;
 use std::net::IpAddr;
@@ -363,8 +364,8 @@ impl AuthSent {
             let reason = CloseReason::PeerRefused(refusal_text(error.notify_type, &offer));
             return refuse(endpoint, common, agreed.window, reason);
         }
-        let lease = read_lease(payloads);
-        if matches!(connection.addresses, AddressConfig::Request(_)) && lease.address.is_none() {
+        let mut lease = read_lease(payloads, &connection);
+        if matches!(connection.addresses, AddressConfig::Request { .. }) && lease.address.is_none() {
             let why = "an IPv6 address was requested, but the peer's configuration payload has none";
             return refuse(endpoint, common, agreed.window, CloseReason::PeerRefused(why.to_owned()));
         }
@@ -376,6 +377,9 @@ impl AuthSent {
                 return refuse(endpoint, common, agreed.window, reason);
             }
         };
+        // Whatever the peer says of a prefix: only what is within the selectors is carried.
+        lease.prefix =
+            lease.prefix.filter(|p| negotiated.local_ts.iter().any(|ts| ts.contains(&p.selector())));
         let keys =
             agreed.sk_d.child(&endpoint.crypto, negotiated.selected.suite(), None, &agreed.ni, &agreed.nr);
         let mobike = connection.mobike && payloads.has(notify::MOBIKE_SUPPORTED);
@@ -436,16 +440,27 @@ fn refusal_text(notify_type: u16, offer: &Offer) -> String {
 }
 
 fn config_request(connection: &Connection) -> Option<Payload> {
-    let AddressConfig::Request(wanted) = connection.addresses else { return None };
-    let address = wanted.map_or(Vec::new(), |a| encode_ip6_address(a, 128));
-    let attributes =
-        vec![(attribute::INTERNAL_IP6_ADDRESS, address), (attribute::INTERNAL_IP6_DNS, Vec::new())];
+    let AddressConfig::Request { address, prefix } = connection.addresses else { return None };
+    let address = address.map_or(Vec::new(), |a| encode_ip6_address(a, 128));
+    let mut attributes = vec![(attribute::INTERNAL_IP6_ADDRESS, address)];
+    attributes.extend(match prefix {
+        PrefixWish::None => None,
+        PrefixWish::Any => Some((attribute::INTERNAL_IP6_PREFIX, Vec::new())),
+        PrefixWish::This(prefix) => Some((attribute::INTERNAL_IP6_PREFIX, encode_ip6_prefix(prefix))),
+    });
+    attributes.push((attribute::INTERNAL_IP6_DNS, Vec::new()));
     Some(Payload::Config(Config { cfg_type: cfg_type::CFG_REQUEST, attributes }))
 }
 
-/// A CFG_REPLY. Whatever prefix length it tells, the address is ours alone. IPv4 attributes are passed over.
-fn read_lease(payloads: &Payloads) -> Lease {
+/// A CFG_REPLY. Whatever prefix length it tells, the address is ours alone. IPv4 attributes are passed over. A prefix that we want
+/// by its name stays wanted where the peer says nothing of it.
+pub(crate) fn read_lease(payloads: &Payloads, connection: &Connection) -> Lease {
     let mut lease = Lease::default();
+    let AddressConfig::Request { prefix: wish, .. } = connection.addresses else { return lease };
+    if let PrefixWish::This(prefix) = wish {
+        lease.prefix = Some(prefix);
+    }
+    let mut told_prefix = false;
     let Some(config) = payloads.config.as_ref().filter(|c| c.cfg_type == cfg_type::CFG_REPLY) else {
         return lease;
     };
@@ -454,6 +469,12 @@ fn read_lease(payloads: &Payloads) -> Lease {
             attribute::INTERNAL_IP6_ADDRESS if lease.address.is_none() => {
                 let address = ip6_address(value).ok().flatten().map(|(address, _)| address);
                 lease.address = address.filter(|a| !a.is_unspecified() && !a.is_multicast());
+            }
+            attribute::INTERNAL_IP6_PREFIX if wish != PrefixWish::None && !told_prefix => {
+                if let Ok(Some(prefix)) = ip6_prefix(value) {
+                    lease.prefix = Some(prefix);
+                    told_prefix = true;
+                }
             }
             attribute::INTERNAL_IP6_DNS if lease.dns.len() < 8 => {
                 lease.dns.extend(ip6_dns(value).ok().flatten())
@@ -745,10 +766,16 @@ fn negotiate_child(
         return Err(Refusal::new(notify::NO_PROPOSAL_CHOSEN, why));
     }
     let selected = child::choose(&Terms::of(connection), payloads, None)?;
-    let lease = match connection.addresses {
+    let mut lease = match connection.addresses {
         AddressConfig::Assign => assign(endpoint, common, connection, remote_id, payloads)?,
-        AddressConfig::None | AddressConfig::Request(_) => Lease::default(),
+        AddressConfig::None | AddressConfig::Request { .. } => Lease::default(),
     };
+    // Who did not ask, for want of the attribute, may know of its prefix all the same: its selectors tell.
+    let asked = |c: &Config| c.values(attribute::INTERNAL_IP6_PREFIX).next().is_some();
+    if !payloads.config.as_ref().is_some_and(asked) {
+        let offered = payloads.ts_initiator.as_deref().unwrap_or_default();
+        lease.prefix = lease.prefix.filter(|p| offered.iter().any(|ts| p.selector().contains(ts)));
+    }
     let local = child::local_policy(connection, &lease);
     let remote = child::remote_policy(connection, &lease);
     let ipcomp = connection.ipcomp;
@@ -779,10 +806,17 @@ fn assign(
             "the peer requests no IPv6 address by configuration payload, which this connection requires";
         return Err(Refusal::new(notify::FAILED_CP_REQUIRED, why));
     };
+    // One that cannot be understood is asked for nothing by name.
+    let prefix = request.and_then(|c| c.values(attribute::INTERNAL_IP6_PREFIX).next()).map(ip6_prefix);
     let request = LeaseRequest {
         ike: common.id,
         connection: &connection.name,
         identity: remote_id,
+        prefix: match prefix {
+            None => PrefixWish::None,
+            Some(Ok(Some(prefix))) => PrefixWish::This(prefix),
+            Some(Ok(None) | Err(_)) => PrefixWish::Any,
+        },
         wanted: ip6_address(wanted).ok().flatten().map(|(a, _)| a).filter(|a| !a.is_unspecified()),
     };
     let lease = match &mut endpoint.pool {
@@ -792,13 +826,15 @@ fn assign(
     lease.map_err(|why| Refusal::new(notify::INTERNAL_ADDRESS_FAILURE, why))
 }
 
-/// CFG_REPLY; DNS servers only to who asked for them.
+/// CFG_REPLY; a prefix and DNS servers only to who asked for them.
 fn config_reply(lease: &Lease, payloads: &Payloads) -> Option<Payload> {
     let address = lease.address?;
-    let asked_dns =
-        payloads.config.as_ref().is_some_and(|c| c.values(attribute::INTERNAL_IP6_DNS).next().is_some());
+    let asked = |attribute| payloads.config.as_ref().is_some_and(|c| c.values(attribute).next().is_some());
     let mut attributes = vec![(attribute::INTERNAL_IP6_ADDRESS, encode_ip6_address(address, 128))];
-    if asked_dns {
+    if asked(attribute::INTERNAL_IP6_PREFIX) {
+        attributes.extend(lease.prefix.map(|p| (attribute::INTERNAL_IP6_PREFIX, encode_ip6_prefix(p))));
+    }
+    if asked(attribute::INTERNAL_IP6_DNS) {
         attributes.extend(lease.dns.iter().map(|d| (attribute::INTERNAL_IP6_DNS, d.octets().to_vec())));
     }
     Some(Payload::Config(Config { cfg_type: cfg_type::CFG_REPLY, attributes }))

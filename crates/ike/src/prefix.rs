@@ -13,6 +13,12 @@ pub struct Prefix6 {
 }
 
 impl Prefix6 {
+    /// Bits behind its length are left aside. `None` where that is above 128.
+    pub fn new(address: Ipv6Addr, len: u8) -> Option<Self> {
+        let host_mask = Self { address, len }.host_mask();
+        (len <= 128).then(|| Self { address: Ipv6Addr::from_bits(address.to_bits() & !host_mask), len })
+    }
+
     /// The bits that differ inside it.
     fn host_mask(self) -> u128 {
         u128::MAX.checked_shr(u32::from(self.len)).unwrap_or(0)

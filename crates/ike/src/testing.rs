@@ -8,12 +8,13 @@ pub mod operations;
 
 use crate::config::{
     AddressConfig, AddressPool, Connection, Credential, EndpointConfig, EspProposal, IkeProposal,
-    IpcompPolicy, LeaseError, LeaseRequest, NatPolicy, Now, PeerAuth, PerResource, RemoteId,
+    IpcompPolicy, LeaseError, LeaseRequest, NatPolicy, Now, PeerAuth, PerResource, PrefixWish, RemoteId,
     RoutabilityCheck, SpiGenerator, Unique,
 };
 use crate::endpoint::{Endpoint, Parts};
 use crate::event::{Activate, ChildSa, Closed, Event, IkeSaId, Lease, Path, Reqid, Transmit};
 use crate::identity::Identity;
+use crate::prefix::Prefix6;
 use crate::selector::TrafficSelector;
 use bytes::Bytes;
 use ferry6_crypto::{
@@ -67,6 +68,7 @@ pub struct SmallPool(Arc<Mutex<PoolState>>);
 struct PoolState {
     free: Vec<Ipv6Addr>,
     given: HashMap<IkeSaId, (Identity, Ipv6Addr)>,
+    prefixes: HashMap<Identity, Prefix6>,
 }
 
 impl SmallPool {
@@ -74,7 +76,13 @@ impl SmallPool {
     pub fn new(addresses: impl IntoIterator<Item = Ipv6Addr>) -> Self {
         let mut free: Vec<Ipv6Addr> = addresses.into_iter().collect();
         free.reverse();
-        Self(Arc::new(Mutex::new(PoolState { free, given: HashMap::new() })))
+        Self(Arc::new(Mutex::new(PoolState { free, ..PoolState::default() })))
+    }
+    /// Routes a prefix to an identity from now on.
+    pub fn route(&self, identity: Identity, prefix: Prefix6) {
+        if let Ok(mut state) = self.0.lock() {
+            state.prefixes.insert(identity, prefix);
+        }
     }
     /// How many addresses are given.
     pub fn given(&self) -> usize {
@@ -94,7 +102,10 @@ impl AddressPool for SmallPool {
         state.given.insert(request.ike, (request.identity.clone(), address));
         Ok(Lease {
             address: Some(address),
-            prefix: None,
+            prefix: state.prefixes.get(request.identity).copied().filter(|prefix| match request.prefix {
+                PrefixWish::This(wanted) => wanted == *prefix,
+                PrefixWish::Any | PrefixWish::None => true,
+            }),
             dns: vec![Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, 0x53)],
         })
     }
@@ -365,7 +376,7 @@ pub fn psk_connections() -> (Connection, Connection) {
         esp,
         local_ts: vec![TrafficSelector::ANY_V6],
         remote_ts: vec![TrafficSelector::ANY_V6],
-        addresses: AddressConfig::Request(None),
+        addresses: AddressConfig::REQUEST,
         ipcomp: IpcompPolicy::Accept,
         per_resource: PerResource::default(),
         mobike: true,

@@ -363,7 +363,7 @@ impl Tunnel {
         if !self.is_current(up.ike) && self.reauth.next != Some(up.ike) {
             return Ok(());
         }
-        let wants_address = matches!(self.config.connection.addresses, AddressConfig::Request(_));
+        let wants_address = matches!(self.config.connection.addresses, AddressConfig::Request { .. });
         if wants_address && up.lease.address.is_none() {
             daemon.handle.close(up.ike).await?;
             if self.reauth.next == Some(up.ike) {

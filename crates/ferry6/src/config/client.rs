@@ -11,7 +11,7 @@ use crate::cli::UsageError;
 use crate::helper::{Mode, check_hook};
 use crate::logging::Filter;
 use crate::sandbox::Process;
-use ferry6_ike::config::{AddressConfig, RemoteId, Retransmit};
+use ferry6_ike::config::{AddressConfig, PrefixWish, RemoteId, Retransmit};
 use ferry6_ike::{Connection, Identity, Prefix6, TrafficSelector};
 use ferry6_tun_router::size::MssClamp;
 use std::collections::BTreeSet;
@@ -113,13 +113,32 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
     };
     let addresses = tunnel_section
         .parsed("address", "\"request\", \"none\" or an IPv6 address", |s| match s {
-            "request" => Ok(AddressConfig::Request(None)),
+            "request" => Ok(AddressConfig::REQUEST),
             "none" => Ok(AddressConfig::None),
-            address => values::address6(address).map(|a| AddressConfig::Request(Some(a))).map_err(|_| {
-                format!("expected \"request\", \"none\" or an IPv6 address to ask for, found {s:?}")
-            }),
+            address => values::address6(address)
+                .map(|a| AddressConfig::Request { address: Some(a), prefix: PrefixWish::None })
+                .map_err(|_| {
+                    format!("expected \"request\", \"none\" or an IPv6 address to ask for, found {s:?}")
+                }),
         })
-        .map_or(AddressConfig::Request(None), |f| f.value);
+        .map_or(AddressConfig::REQUEST, |f| f.value);
+    let prefix = tunnel_section.parsed("prefix", "\"none\", \"any\" or an IPv6 prefix", |s| match s {
+        "none" => Ok(PrefixWish::None),
+        "any" => Ok(PrefixWish::Any),
+        prefix => prefix.parse().map(PrefixWish::This),
+    });
+    let addresses = match (addresses, &prefix) {
+        (AddressConfig::Request { address, .. }, Some(prefix)) => {
+            AddressConfig::Request { address, prefix: prefix.value }
+        }
+        (other, Some(prefix)) if prefix.value != PrefixWish::None => {
+            let text = "a prefix is asked for together with an address: leave `tunnel.address` away, or name the prefix in \
+                        `child.local_ts`";
+            root.document().problem(prefix, text);
+            other
+        }
+        (other, _) => other,
+    };
     let leak_guard = tunnel_section.flag("leak_guard").is_some_and(|f| f.value);
     let dns = [Mode::Auto, Mode::Resolved, Mode::Resolvconf, Mode::Off].map(|mode| (mode.word(), mode));
     let dns = tunnel_section.choice("dns", &dns).map_or(Mode::Auto, |f| f.value);

@@ -120,7 +120,7 @@ fn minimal_client() {
     assert_eq!(c.broker, Host::Name("tunnel.my.domain".into()));
     assert_eq!(c.connection.local_id, Identity::Rfc822("client@my.domain".into()));
     assert_eq!(c.connection.remote_id, RemoteId::Exactly(Identity::Fqdn("tunnel.my.domain".into())));
-    assert_eq!(c.connection.addresses, AddressConfig::Request(None));
+    assert_eq!(c.connection.addresses, AddressConfig::REQUEST);
     assert_eq!(c.connection.ipcomp, IpcompPolicy::Accept);
     assert!(matches!(&c.connection.credential, Credential::Certificate { chain, .. } if chain.len() == 1));
     assert!(

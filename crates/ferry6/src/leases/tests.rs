@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::values::range6;
+use ferry6_ike::config::PrefixWish;
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +34,7 @@ fn ask(leases: &mut Leases, ike: u64, who: &str, wanted: Option<&str>) -> Result
         connection: "clients",
         identity: &identity,
         wanted: wanted.map(|w| w.parse().unwrap()),
+        prefix: PrefixWish::None,
     };
     leases.assign(&request).map(|l| l.address.unwrap().to_string()).map_err(|e| e.to_string())
 }
@@ -178,7 +180,13 @@ fn connections_without_a_pool_and_stores_that_are_none() {
     let dir = tempfile::tempdir().unwrap();
     let mut leases = open(dir.path(), pool("2a00::100/120", &[]));
     let identity = "a@x.y".parse().unwrap();
-    let request = LeaseRequest { ike: IkeSaId(1), connection: "other", identity: &identity, wanted: None };
+    let request = LeaseRequest {
+        ike: IkeSaId(1),
+        connection: "other",
+        identity: &identity,
+        wanted: None,
+        prefix: PrefixWish::None,
+    };
     let error = leases.assign(&request).unwrap_err().to_string();
     assert_eq!(error, "no address for a@x.y: connection \"other\" has no pool");
     let dir = tempfile::tempdir().unwrap();

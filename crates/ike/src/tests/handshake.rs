@@ -1,5 +1,5 @@
 use super::{CRYPTO, established, no_ping_lost, pair, pki, secs};
-use crate::config::{AddressConfig, EspProposal, IkeProposal, IpcompPolicy, RemoteId};
+use crate::config::{AddressConfig, EspProposal, IkeProposal, IpcompPolicy, PrefixWish, RemoteId};
 use crate::event::{Event, Path};
 use crate::identity::Identity;
 use crate::selector::TrafficSelector;
@@ -260,7 +260,9 @@ fn without_configuration_payload() {
 #[test]
 fn a_wanted_address_is_asked_for() {
     let wanted = "2a00::103".parse().unwrap();
-    let pair = established(|client, _| client.addresses = AddressConfig::Request(Some(wanted)));
+    let pair = established(|client, _| {
+        client.addresses = AddressConfig::Request { address: Some(wanted), prefix: PrefixWish::None }
+    });
     // The little pool does not care for wishes; the request itself must not fail.
     assert!(pair.client.established()[0].lease.address.is_some());
 }

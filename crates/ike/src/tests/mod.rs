@@ -10,6 +10,7 @@ mod path_size;
 mod peers;
 mod per_resource;
 mod pki;
+mod prefixes;
 mod protected;
 mod refusals;
 mod rekey;

@@ -16,6 +16,7 @@
 
 use super::WireError;
 use super::codec::{Reader, fill_length, numbers};
+use crate::prefix::Prefix6;
 use std::net::Ipv6Addr;
 
 numbers! {
@@ -142,6 +143,37 @@ pub fn ip6_dns(value: &[u8]) -> Result<Option<Ipv6Addr>, WireError> {
         Err(_) if value.is_empty() => Ok(None),
         Err(_) => Err(WireError::Length { what: "INTERNAL_IP6_DNS", length: value.len() }),
     }
+}
+
+/// INTERNAL_IP6_PREFIX (RFC 5739 section 5.2): `Ok(None)` where it is empty ("any"). Bits behind its length are left aside.
+///
+/// # Errors
+/// [`WireError::Length`] where it is neither empty nor 17 octets long; [`WireError::Invalid`] where the prefix length is 0 or
+/// above 128, or no unicast address of more than one link begins with it.
+pub fn ip6_prefix(value: &[u8]) -> Result<Option<Prefix6>, WireError> {
+    const WHAT: &str = "INTERNAL_IP6_PREFIX";
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let Some((address, &[len])) = value.split_first_chunk::<16>() else {
+        return Err(WireError::Length { what: WHAT, length: value.len() });
+    };
+    let invalid = |problem| WireError::Invalid { what: WHAT, problem };
+    let prefix = Prefix6::new(Ipv6Addr::from(*address), len).ok_or(invalid("prefix length above 128"))?;
+    if len == 0 {
+        return Err(invalid("prefix length 0"));
+    }
+    let first = prefix.address;
+    if first.is_unspecified() || first.is_loopback() || first.is_multicast() || first.is_unicast_link_local()
+    {
+        return Err(invalid("no unicast prefix of more than one link"));
+    }
+    Ok(Some(prefix))
+}
+
+/// The value of INTERNAL_IP6_PREFIX.
+pub fn encode_ip6_prefix(prefix: Prefix6) -> Vec<u8> {
+    encode_ip6_address(prefix.address, prefix.len)
 }
 
 /// The value of INTERNAL_IP6_ADDRESS.

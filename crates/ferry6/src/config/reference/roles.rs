@@ -41,6 +41,14 @@ pub(super) const GROUPS: &[Group] = &[
                 example: "\"request\"",
             },
             Key {
+                key: "tunnel.prefix",
+                kind: "word, or IPv6 prefix",
+                default: "`\"none\"`",
+                reload: NewTunnels,
+                meaning: "ask the broker for a prefix that is routed to us: `\"any\"`, or a certain one. By INTERNAL_IP6_PREFIX (RFC 5739); a broker that does not know it may have the named one in its own configuration",
+                example: "\"any\"",
+            },
+            Key {
                 key: "tunnel.default_route",
                 kind: "true, false",
                 default: "`true`",

@@ -1,0 +1,154 @@
+//! Prefixes by configuration payload (RFC 5739 section 5.2), and what they mean for the selectors.
+
+use super::{CRYPTO, no_ping_lost, secs};
+use crate::config::{AddressConfig, Connection, PrefixWish};
+use crate::identity::Identity;
+use crate::prefix::Prefix6;
+use crate::selector::TrafficSelector;
+use crate::testing::{Pair, Side, SmallPool, config, endpoint, pool, psk_connections};
+
+fn prefix(text: &str) -> Prefix6 {
+    text.parse().unwrap()
+}
+
+fn ts(texts: &[&str]) -> Vec<TrafficSelector> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn wishing(wish: PrefixWish) -> AddressConfig {
+    AddressConfig::Request { address: None, prefix: wish }
+}
+
+/// A tunnel of a client with this wish, whose broker routes a prefix to it, or none.
+fn pair_with(
+    wish: PrefixWish,
+    routed: Option<&str>,
+    change: impl FnOnce(&mut Connection, &mut Connection),
+) -> Pair {
+    let (mut client, mut broker) = psk_connections();
+    client.addresses = wishing(wish);
+    change(&mut client, &mut broker);
+    let pool: SmallPool = pool();
+    if let Some(routed) = routed {
+        pool.route(client.local_id.clone(), prefix(routed));
+    }
+    pool.route(Identity::Rfc822("somebody@my.domain".to_owned()), prefix("2a00:0:0:9::/64"));
+    let client = endpoint(*CRYPTO, config([client]), 1, None);
+    let broker = endpoint(*CRYPTO, config([broker]), 2, Some(pool));
+    let mut pair = Pair::of(client, broker);
+    pair.initiate();
+    pair.run(secs(5));
+    pair
+}
+
+#[track_caller]
+fn check(pair: &Pair, got: Option<&str>, selectors: &[&str]) {
+    pair.check_mirror().unwrap();
+    assert_eq!(pair.client.established()[0].lease.prefix, got.map(prefix));
+    assert_eq!(pair.client.live()[0].local_ts, ts(selectors));
+    assert_eq!(pair.broker.live()[0].remote_ts, ts(selectors));
+}
+
+#[test]
+fn any_prefix() {
+    let mut pair = pair_with(PrefixWish::Any, Some("2a00:0:0:1::/64"), |_, _| {});
+    check(&pair, Some("2a00:0:0:1::/64"), &["2a00::101/128", "2a00:0:0:1::/64"]);
+    // A rekey, by either end, keeps both.
+    for side in [Side::Client, Side::Broker] {
+        let reqid = pair.host(side).live()[0].reqid;
+        pair.act(side, |endpoint, now| endpoint.rekey_child(now, reqid)).unwrap();
+        pair.run_with_pings(secs(8), secs(1));
+        pair.check_mirror().unwrap();
+        assert_eq!(pair.client.live().len(), 1);
+        check(&pair, Some("2a00:0:0:1::/64"), &["2a00::101/128", "2a00:0:0:1::/64"]);
+    }
+    no_ping_lost(&pair);
+}
+
+#[test]
+fn a_broker_without_any_gives_the_address_alone() {
+    let pair = pair_with(PrefixWish::Any, None, |_, _| {});
+    check(&pair, None, &["2a00::101/128"]);
+    // Another's is not to be had by asking for it.
+    let pair = pair_with(PrefixWish::This(prefix("2a00:0:0:9::/64")), None, |_, _| {});
+    check(&pair, None, &["2a00::101/128"]);
+    let pair = pair_with(PrefixWish::This(prefix("2a00:0:0:9::/64")), Some("2a00:0:0:1::/64"), |_, _| {});
+    check(&pair, None, &["2a00::101/128"]);
+}
+
+/// As strongSwan, which does not know the attribute: selectors alone tell.
+#[test]
+fn who_does_not_ask_but_offers_selectors_of_it_has_what_is_routed_to_it() {
+    let with = |offer: &[&str]| {
+        let offer = ts(offer);
+        let pair = pair_with(PrefixWish::None, Some("2a00:0:0:1::/64"), |client, _| client.local_ts = offer);
+        assert_eq!(pair.client.established()[0].lease.prefix, None, "it was not told");
+        pair.broker.live()[0].remote_ts.clone()
+    };
+    assert_eq!(with(&["::/0", "2a00:0:0:1::/64"]), ts(&["2a00::101/128", "2a00:0:0:1::/64"]));
+    assert_eq!(with(&["::/0", "2a00:0:0:1::/80"]), ts(&["2a00::101/128", "2a00:0:0:1::/64"]));
+    // One who knows of none would not expect its traffic.
+    assert_eq!(with(&["::/0"]), ts(&["2a00::101/128"]));
+    assert_eq!(with(&["::/0", "2a00:0:0:9::/64"]), ts(&["2a00::101/128"]));
+}
+
+#[test]
+fn nobody_has_anothers_prefix_by_selectors() {
+    let mine = ts(&["::/0", "2a00:0:0:9::/64"]);
+    let pair = pair_with(PrefixWish::Any, Some("2a00:0:0:1::/64"), |client, _| client.local_ts = mine);
+    check(&pair, Some("2a00:0:0:1::/64"), &["2a00::101/128", "2a00:0:0:1::/64"]);
+}
+
+#[test]
+fn a_prefix_without_its_selector_is_none() {
+    // The broker's policy is narrower than what its pool gives.
+    let narrow = ts(&["2a00::/48[tcp]", "2a00::100/120"]);
+    let pair = pair_with(PrefixWish::Any, Some("2a00:0:0:1::/64"), |_, broker| broker.remote_ts = narrow);
+    assert_eq!(pair.client.established()[0].lease.prefix, None);
+}
+
+/// A peer that answers for a prefix by its configuration and never by payload, as strongSwan as the broker.
+#[test]
+fn a_prefix_by_name_that_both_sides_configured() {
+    let set = |client: &mut Connection, broker: &mut Connection| {
+        client.addresses = wishing(PrefixWish::This(prefix("2a00:0:0:1::/64")));
+        broker.addresses = AddressConfig::Assign;
+    };
+    // The pool gives it, but the answer does not tell: taken out on the way, the client still finds it in the selectors.
+    let (mut client, mut broker) = psk_connections();
+    set(&mut client, &mut broker);
+    let payloads = crate::payloads::Payloads {
+        config: Some(crate::wire::Config {
+            cfg_type: crate::wire::cfg_type::CFG_REPLY,
+            attributes: vec![(
+                crate::wire::attribute::INTERNAL_IP6_ADDRESS,
+                crate::wire::config::encode_ip6_address("2a00::101".parse().unwrap(), 128),
+            )],
+        }),
+        ..crate::payloads::Payloads::default()
+    };
+    let lease = crate::ike_auth::read_lease(&payloads, &client);
+    assert_eq!(lease.prefix, Some(prefix("2a00:0:0:1::/64")));
+    assert_eq!(crate::child::local_policy(&client, &lease), ts(&["2a00::101/128", "2a00:0:0:1::/64"]));
+}
+
+#[test]
+fn what_is_no_prefix_is_none() {
+    use crate::wire::config::{encode_ip6_prefix, ip6_prefix};
+    let good = prefix("2a00:0:0:1::/64");
+    assert_eq!(ip6_prefix(&encode_ip6_prefix(good)), Ok(Some(good)));
+    assert_eq!(ip6_prefix(&[]), Ok(None));
+    // Bits behind its length.
+    let mut value = encode_ip6_prefix(good);
+    value[15] = 7;
+    assert_eq!(ip6_prefix(&value), Ok(Some(good)));
+    for (text, len) in
+        [("2a00::", 129), ("2a00::", 0), ("::", 64), ("::1", 128), ("fe80::", 64), ("ff02::", 16)]
+    {
+        let value = crate::wire::config::encode_ip6_address(text.parse().unwrap(), len);
+        assert!(ip6_prefix(&value).is_err(), "{text}/{len}");
+    }
+    for len in [1, 16, 18] {
+        assert!(ip6_prefix(&vec![0x20; len]).is_err(), "{len} octets");
+    }
+}
