@@ -322,7 +322,10 @@ impl Running {
 
 /// A tunnel that came up.
 fn greeting(up: &Established) -> String {
-    let address = up.lease.address.map_or_else(|| "no address".to_owned(), |a| a.to_string());
+    let mut address = up.lease.address.map_or_else(|| "no address".to_owned(), |a| a.to_string());
+    if let Some(prefix) = up.lease.prefix {
+        address += &format!(", prefix {prefix}");
+    }
     format!("{} up from {} ({}): {address}", up.remote_id, up.path.remote, up.connection)
 }
 
@@ -402,9 +405,9 @@ impl Machine {
     /// Brings the routes to what the configuration wants, and to the addresses that are in use though they are no pool's any more.
     async fn sync_routes(&mut self, daemon: &Daemon) {
         let mut wanted = self.configured.clone();
-        for address in self.leases.in_use() {
-            if !wanted.iter().any(|r| r.contains(address)) {
-                wanted.push(Prefix6 { address, len: 128 });
+        for used in self.leases.in_use() {
+            if !wanted.iter().any(|r| r.len <= used.len && r.contains(used.address)) {
+                wanted.push(used);
             }
         }
         for route in wanted.iter().filter(|r| !self.routes.contains(r)) {

@@ -1,14 +1,17 @@
-//! The broker's address leases: by identity, durable, never two identities on one address.
+//! The broker's leases of addresses and prefixes: by identity, durable, never two identities on one address.
 //!
 //! An identity keeps its address for as long as the store exists. Only when a pool is exhausted does the lease that has
 //! been unused for longest go to somebody else; a lease in use never does.
 
+mod prefixes;
+
 use crate::config::Pool;
 use crate::config::values::Range6;
 use crate::sandbox;
-use ferry6_ike::Identity;
 use ferry6_ike::config::{AddressPool, LeaseError, LeaseRequest};
 use ferry6_ike::event::{IkeSaId, Lease};
+use ferry6_ike::{Identity, Prefix6};
+use prefixes::Prefixes;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -47,6 +50,9 @@ pub enum StoreError {
 pub struct LeaseStatus {
     /// The address.
     pub address: Ipv6Addr,
+    /// The prefix that is kept for the same identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// Whose it is.
     pub identity: String,
     /// Whether the configuration says so.
@@ -72,6 +78,7 @@ struct State {
     fixed: BTreeMap<Ipv6Addr, Identity>,
     by_identity: HashMap<Identity, Record>,
     by_address: BTreeMap<Ipv6Addr, Holder>,
+    prefixes: Prefixes,
     /// What each IKE SA holds.
     active: HashMap<IkeSaId, Ipv6Addr>,
     /// By a range's first address: no address of the range below this one is free.
@@ -129,10 +136,14 @@ impl Leases {
         let mut records = load(&store).map_err(|e| fault(&path, format!("cannot read the leases: {e}")))?;
         // Of two that had one address (it was fixed for the second for a while) the later one keeps it.
         records.sort_by_key(|(_, record)| Reverse(record.last_used));
+        let prefixes =
+            prefixes::load(&store).map_err(|e| fault(&path, format!("cannot read the prefixes: {e}")))?;
+        let own: Vec<Ipv6Addr> = own.into_iter().collect();
         let mut state = State {
             store: Arc::new(store),
             pools: BTreeMap::new(),
-            own: own.into_iter().collect(),
+            prefixes: Prefixes::new(&own),
+            own,
             reserved: BTreeSet::new(),
             fixed: BTreeMap::new(),
             by_identity: HashMap::new(),
@@ -144,6 +155,9 @@ impl Leases {
         state.set_pools(pools);
         for (identity, record) in records {
             state.adopt(identity, record);
+        }
+        for (identity, record) in prefixes {
+            state.prefixes.adopt(identity, record);
         }
         Ok(Self(Arc::new(Mutex::new(state))))
     }
@@ -168,9 +182,11 @@ impl Leases {
         self.lock().active.len()
     }
 
-    /// The addresses that are in use now.
-    pub fn in_use(&self) -> Vec<Ipv6Addr> {
-        self.lock().active.values().copied().collect()
+    /// The addresses and prefixes that are in use now.
+    pub fn in_use(&self) -> Vec<Prefix6> {
+        let state = self.lock();
+        let addresses = state.active.values().map(|a| Prefix6 { address: *a, len: 128 });
+        addresses.chain(state.prefixes.in_use()).collect()
     }
 
     /// All leases by address, the fixed ones that are not in use too.
@@ -199,10 +215,12 @@ pub fn open_store(path: &Path) -> Result<Database, StoreError> {
 /// # Errors
 /// It cannot be read.
 pub fn stored(store: &Database) -> Result<Vec<LeaseStatus>, redb::Error> {
+    let prefixes: HashMap<Identity, prefixes::Record> = prefixes::load(store)?.into_iter().collect();
     let mut list: Vec<LeaseStatus> = load(store)?
         .into_iter()
         .map(|(identity, record)| LeaseStatus {
             address: record.address,
+            prefix: prefixes.get(&identity).map(|r| r.prefix.to_string()),
             identity: identity.to_string(),
             fixed: false,
             ike: Vec::new(),
@@ -211,6 +229,25 @@ pub fn stored(store: &Database) -> Result<Vec<LeaseStatus>, redb::Error> {
         .collect();
     list.sort_by_key(|lease| lease.address);
     Ok(list)
+}
+
+/// A prefix for an identity, for good: the one that is kept for it, else one that is nobody's by these leases.
+pub fn free_prefix(
+    pools: &BTreeMap<String, Pool>,
+    leases: &[LeaseStatus],
+    identity: &Identity,
+) -> Option<Prefix6> {
+    let mut prefixes = Prefixes::new(&[]);
+    prefixes.set_pools(pools.values());
+    for lease in leases {
+        if let (Ok(identity), Some(Ok(prefix))) =
+            (lease.identity.parse(), lease.prefix.as_ref().map(|p| p.parse()))
+        {
+            prefixes.adopt(identity, prefixes::Record { prefix, last_used: 0 });
+        }
+    }
+    let kept = prefixes.of(identity).filter(|p| pools.values().any(|pool| pool.has(*p)));
+    kept.or_else(|| pools.values().find_map(|pool| prefixes.lowest_free(pool)))
 }
 
 impl AddressPool for Leases {
@@ -268,6 +305,7 @@ impl State {
             self.reserved.extend(pool.ranges.iter().filter_map(|r| r.anycast()));
             self.fixed.extend(pool.fixed.iter().map(|(id, address)| (*address, id.clone())));
         }
+        self.prefixes.set_pools(pools.values());
         self.pools = pools.into_iter().map(|(name, pool)| (name, Arc::new(pool))).collect();
         self.hints.clear();
         // What was given away to somebody else since is not remembered any more.
@@ -314,8 +352,9 @@ impl State {
             ))
         })?;
         // The same IKE SA asks once more: what it has is its answer.
-        if let Some(address) = self.active.get(&request.ike) {
-            return Ok(Lease { address: Some(*address), prefix: None, dns: pool.dns.clone() });
+        if let Some(address) = self.active.get(&request.ike).copied() {
+            let prefix = self.assign_prefix(request, &pool);
+            return Ok(Lease { address: Some(address), prefix, dns: pool.dns.clone() });
         }
         let free_for_us = |state: &Self, address: Ipv6Addr| {
             !pool.several || state.by_address.get(&address).is_none_or(|h| h.users.is_empty())
@@ -356,10 +395,30 @@ impl State {
         });
         holder.users.insert(request.ike);
         self.active.insert(request.ike, address);
-        Ok(Lease { address: Some(address), prefix: None, dns: pool.dns.clone() })
+        let prefix = self.assign_prefix(request, &pool);
+        Ok(Lease { address: Some(address), prefix, dns: pool.dns.clone() })
+    }
+
+    /// Without a prefix the tunnel is still worth something.
+    fn assign_prefix(&mut self, request: &LeaseRequest<'_>, pool: &Pool) -> Option<Prefix6> {
+        let (store, identity, now) = (Arc::clone(&self.store), request.identity, (self.clock)());
+        let remember = |record| {
+            prefixes::write(&store, identity, record, Durability::Immediate)
+                .map_err(|e| format!("the prefix of {identity} cannot be stored: {e}"))
+        };
+        let given = self.prefixes.assign(request.ike, identity, pool, request.prefix, now, remember);
+        given.unwrap_or_else(|why| {
+            tracing::warn!("{why}");
+            None
+        })
     }
 
     fn release(&mut self, ike: IkeSaId) {
+        if let Some((identity, record)) = self.prefixes.release(ike, (self.clock)())
+            && let Err(error) = prefixes::write(&self.store, &identity, record, Durability::None)
+        {
+            tracing::warn!("the prefix of {identity} was not brought up to date: {error}");
+        }
         let Some(address) = self.active.remove(&ike) else { return };
         let Some(holder) = self.by_address.get_mut(&address) else { return };
         holder.users.remove(&ike);
@@ -470,6 +529,10 @@ impl State {
         Ok(())
     }
 
+    fn prefix_of(&self, identity: &Identity) -> Option<String> {
+        self.prefixes.of(identity).map(|p| p.to_string())
+    }
+
     fn status(&self) -> Vec<LeaseStatus> {
         let mut list: BTreeMap<Ipv6Addr, LeaseStatus> = self
             .fixed
@@ -477,6 +540,7 @@ impl State {
             .map(|(address, identity)| {
                 let entry = LeaseStatus {
                     address: *address,
+                    prefix: self.prefix_of(identity),
                     identity: identity.to_string(),
                     fixed: true,
                     ike: Vec::new(),
@@ -495,6 +559,7 @@ impl State {
                 *address,
                 LeaseStatus {
                     address: *address,
+                    prefix: self.prefix_of(&holder.identity).filter(|_| !holder.volatile),
                     identity: holder.identity.to_string(),
                     fixed: self.fixed.contains_key(address),
                     ike: holder.users.iter().map(|i| i.0).collect(),
@@ -515,5 +580,7 @@ fn exhausted(pool: &Pool, request: &LeaseRequest<'_>) -> LeaseError {
     ))
 }
 
+#[cfg(test)]
+mod prefix_tests;
 #[cfg(test)]
 mod tests;

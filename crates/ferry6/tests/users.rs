@@ -214,3 +214,44 @@ fn accounts_grow_with_the_traffic_and_outlive_the_broker() {
     assert!(done(&world.at_broker(&["usage", "--month", "2000-01"])).contains(" 0 B"));
     done(&world.client(&["down"]));
 }
+
+#[test]
+fn prefixes_are_chosen_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let init = "broker init --dir b --address 10.0.0.1 --prefix 2a00::100/120 --prefixes 2a00:0:0:1000::/63 --no-unit";
+    let said = done(&ferry6(d, &init.split(' ').collect::<Vec<_>>()));
+    assert!(said.contains("3. route 2a00:0:0:1000::/63"), "{said}");
+    let broker = |words: &[&str]| ferry6(d, &[&["broker"], words, &["--dir", "b"]].concat());
+    done(&broker(&["invite", "alice", "--prefix", "auto"]));
+    let invitation = std::fs::read_to_string(d.join("alice.ferry6")).unwrap();
+    assert!(invitation.contains("prefix = \"2a00:0:0:1000::/64\""), "{invitation}");
+    done(&ferry6(d, &["client", "join", "alice.ferry6", "--dir", "c"]));
+    let toml = std::fs::read_to_string(d.join("c/alice/client.toml")).unwrap();
+    assert!(toml.contains("[tunnel]\nprefix = \"any\"\n"), "{toml}");
+    // Once more is the same one.
+    let again = done(&broker(&["set", "alice", "--prefix", "auto"]));
+    assert!(again.contains("nothing changed"), "{again}");
+    done(&broker(&["invite", "bob", "--for", "strongswan", "--prefix", "auto"]));
+    let conf = std::fs::read_to_string(d.join("bob/conf.d/bob.conf")).unwrap();
+    assert!(conf.contains("local_ts = dynamic, 2a00:0:0:1001::/64\n"), "{conf}");
+    let none = broker(&["invite", "carol", "--prefix", "auto"]);
+    assert!(text(&none).contains("no prefix of pool.prefixes in b/broker.toml is free"), "{}", text(&none));
+    assert!(!d.join("carol.ferry6").exists() && !d.join("b/users/carol.crt").exists());
+    refused(
+        &broker(&["invite", "carol", "--prefix", "2a00:0:0:1001::/72"]),
+        "overlaps with 2a00:0:0:1001::/64, which is bob@ferry6's already",
+    );
+    refused(&broker(&["set", "alice", "--prefix", "2a00::/64"]), "overlaps with the addresses of the pool");
+    refused(&broker(&["set", "alice", "--prefix", "fe80::/64"]), "no prefix of unicast addresses");
+    refused(&broker(&["set", "alice", "--prefix", "2a00::1/64"]), "did you mean \"2a00::/64\"?");
+    done(&broker(&["set", "alice", "--prefix", "none"]));
+    done(&broker(&["invite", "carol", "--prefix", "auto"]));
+    let list = done(&broker(&["list"]));
+    assert!(list.contains("2a00:0:0:1001::/64") && list.contains("2a00:0:0:1000::/64"), "{list}");
+    refused(&ferry6(d, &["broker", "set", "alice", "--prefix", "auto", "--dir", "none"]), "do that first");
+    let site = site();
+    done(&ferry6(site.path(), &["broker", "invite", "alice", "--dir", "b"]));
+    let without = ferry6(site.path(), &["broker", "set", "alice", "--prefix", "auto", "--dir", "b"]);
+    refused(&without, "there are no pool.prefixes in b/broker.toml");
+}

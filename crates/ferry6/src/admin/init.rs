@@ -6,6 +6,7 @@ use crate::config::values::{self, Host};
 use crate::pki::store::write_public;
 use crate::pki::{Authority, Name, Profile, Validity};
 use anyhow::Context as _;
+use ferry6_ike::Prefix6;
 use nix::ifaddrs::getifaddrs;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -18,6 +19,7 @@ Examples:
   ferry6 broker init                                asks what it needs
   ferry6 broker init --address tunnel.my.domain --prefix 2a00::100/120
   ferry6 broker init --address 5.6.7.8 --prefix 2a00::100/120 --interface eth0 --proxy-ndp
+  ferry6 broker init --address 5.6.7.8 --prefix 2a00::100/120 --prefixes 2a00:0:0:1000::/52
   ferry6 broker init --dir ./site --address 5.6.7.8 --prefix 2a00::100/120 --no-unit";
 
 /// Days of validity of the CA and of the broker's certificate.
@@ -39,6 +41,12 @@ pub struct Args {
     /// The IPv6 addresses to lease: a prefix that is routed to this machine, or a part of one.
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
+    /// Whole prefixes for users (`invite --prefix auto`) are taken from this one, which is routed to this machine, too.
+    #[arg(long, value_name = "PREFIX")]
+    prefixes: Option<Prefix6>,
+    /// The length of the prefix that each of them gets.
+    #[arg(long, value_name = "BITS", default_value_t = 64, requires = "prefixes")]
+    prefix_length: u8,
     /// The interface towards the IPv6 internet; the one of the default IPv6 route where it is left out.
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
@@ -67,6 +75,8 @@ struct Plan {
     offer: Offer,
     name: Name,
     prefix: String,
+    /// Where whole prefixes come from, and their length.
+    prefixes: Option<(Prefix6, u8)>,
     interface: Option<String>,
     proxy_ndp: bool,
 }
@@ -157,7 +167,8 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         .map_err(|_| usage(format!("--domain: {domain:?} is no domain")))?;
     let offer =
         Offer { address, identity: name.to_string(), domain, port: args.port, nat_port: args.nat_port };
-    Ok(Plan { offer, name, prefix, interface, proxy_ndp: args.proxy_ndp })
+    let prefixes = args.prefixes.map(|from| (from, args.prefix_length));
+    Ok(Plan { offer, name, prefix, prefixes, interface, proxy_ndp: args.proxy_ndp })
 }
 
 /// Asks on a terminal; elsewhere says which flag answers the question.
@@ -259,6 +270,9 @@ fn configuration(site: &Site, plan: &Plan) -> String {
         format!("*@{}", plan.offer.domain),
         plan.prefix
     );
+    if let Some((from, length)) = plan.prefixes {
+        let _ = write!(text, "prefixes = \"{from}\"\nprefix_length = {length}\n");
+    }
     if plan.proxy_ndp {
         let _ = write!(text, "\n[tunnel]\nproxy_ndp = {:?}\n", plan.interface.as_deref().unwrap_or_default());
     }
@@ -340,6 +354,10 @@ fn report(site: &Site, plan: &Plan, unit: Unit) -> String {
         let _ = writeln!(out, "  2. route {} to this machine", plan.prefix);
         let _ =
             writeln!(out, "       ip -6 route add {} via {via}    (on the router before it)", plan.prefix);
+    }
+    if let Some((from, _)) = plan.prefixes {
+        let via = v6.map_or_else(|| "this machine".to_owned(), |a| a.to_string());
+        let _ = writeln!(out, "  3. route {from} to this machine\n       ip -6 route add {from} via {via}");
     }
     let _ = writeln!(out, "\nThen:");
     let command = match unit {

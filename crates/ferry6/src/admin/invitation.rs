@@ -38,6 +38,9 @@ pub struct Invitation {
     /// The broker's port for IKE and ESP in UDP, where it is not 4500.
     #[serde(default = "nat_port", skip_serializing_if = "is_nat_port")]
     pub nat_port: u16,
+    /// The prefix that is routed to the user, where there is one: the client asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// The CA's certificate, PEM.
     pub ca: String,
     /// The user's certificate and those between it and the CA, PEM.

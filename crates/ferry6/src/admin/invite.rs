@@ -8,6 +8,7 @@ use crate::pki::authority::Credential;
 use crate::pki::store::{write_public, write_secret};
 use crate::pki::{Authority, Name, Profile, Validity};
 use anyhow::{Context as _, bail};
+use ferry6_ike::Prefix6;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use std::io::Write as _;
@@ -20,6 +21,7 @@ Examples:
   ferry6 broker invite alice                        writes alice.ferry6
   ferry6 broker invite alice --qr                   and shows it as a QR code
   ferry6 broker invite alice --expires 90d          not let in any more in 90 days
+  ferry6 broker invite alice --prefix auto          with a prefix of pool.prefixes for the LAN behind her
   ferry6 broker invite alice --out - | ssh alice@laptop sudo ferry6 client join -
   ferry6 broker invite bob --for strongswan         a directory of swanctl files, bob
   ferry6 broker invite bob --for android            a profile for strongSwan's Android app, bob.sswan
@@ -106,6 +108,8 @@ struct Prepared {
     /// The user's identity.
     user: String,
     settings: Settings,
+    /// The prefix that the user will have by name.
+    prefix: Option<Prefix6>,
     profile: Profile,
     /// The certificate that the new one replaces.
     old: Option<Vec<u8>>,
@@ -128,7 +132,8 @@ fn prepare(name: &str, common: &Common) -> anyhow::Result<Prepared> {
     }
     let ca = site.ca().load()?;
     let user = format!("{name}@{}", offer.domain);
-    settings::check(&site, &user, |s| common.settings.apply(s))?;
+    let settings = common.settings.resolved(&site, &user)?;
+    let prefix = settings::prefix_of(&site, &user, |s| settings.apply(s))?;
     let identity = format!("email:{user}");
     let profile = Profile {
         common_name: name.to_owned(),
@@ -136,8 +141,7 @@ fn prepare(name: &str, common: &Common) -> anyhow::Result<Prepared> {
         validity: Validity::days(common.days)?,
         ..Profile::new(name)?
     };
-    let settings = common.settings;
-    Ok(Prepared { site, offer, ca, user, settings, profile, old })
+    Ok(Prepared { site, offer, ca, user, settings, prefix, profile, old })
 }
 
 impl Prepared {
@@ -169,6 +173,7 @@ impl Prepared {
             broker_id: self.offer.identity.clone(),
             port: self.offer.port,
             nat_port: self.offer.nat_port,
+            prefix: self.prefix.map(|p| p.to_string()),
             ca: self.ca.certificates_pem(),
             cert,
             key,

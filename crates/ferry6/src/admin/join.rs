@@ -154,10 +154,12 @@ pub fn configuration_of(invitation: &Invitation, name: &str, dir: &Path) -> Stri
     if invitation.nat_port != 4500 {
         broker += &format!("nat_port = {}\n", invitation.nat_port);
     }
+    // Whichever it is: it is the broker that changes it.
+    let tunnel = if invitation.prefix.is_some() { "\n[tunnel]\nprefix = \"any\"\n" } else { "" };
     format!(
         "# Made by `ferry6 client join`. Every key: docs/configuration.md; check with: ferry6 client --check --config FILE\n\
          control = {}\n\n{broker}\n[local]\ncert = \"client.crt\"\nkey = \"client.key\"\n\n\
-         [remote]\nid = {}\nca = \"ca.crt\"\n",
+         [remote]\nid = {}\nca = \"ca.crt\"\n{tunnel}",
         quoted(&control),
         quoted(&invitation.broker_id)
     )

@@ -4,6 +4,7 @@ use super::site::{Site, Standing};
 use super::{Place, ask, usage};
 use crate::config::users::{UserSettings, Users};
 use crate::config::{self, values};
+use crate::leases;
 use crate::pki::store::{parse_time, write_public};
 use anyhow::Context as _;
 use ferry6_ike::{Identity, Prefix6};
@@ -29,7 +30,8 @@ Examples:
   ferry6 broker set alice --expires 90d             in 90 days
   ferry6 broker set alice --expires never           as long as her certificate is good
   ferry6 broker set alice --address 2a00::142       always this address
-  ferry6 broker set alice --prefix 2a00:0:0:1::/64  a prefix for the LAN behind her";
+  ferry6 broker set alice --prefix auto             a prefix for the LAN behind her, out of pool.prefixes
+  ferry6 broker set alice --prefix 2a00:0:0:1::/64  or this one";
 
 /// Arguments of `disable`.
 #[derive(Debug, clap::Args)]
@@ -75,9 +77,16 @@ pub(super) struct Settings {
     /// The address that the user gets, or `auto`: one of the pool.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     address: Option<Choice<Ipv6Addr>>,
-    /// The prefix that is routed to the user, or `none`.
+    /// The prefix that is routed to the user: one by name, `auto` (a free one of pool.prefixes), or `none`.
     #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
-    prefix: Option<Choice<Prefix6>>,
+    prefix: Option<PrefixChoice>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum PrefixChoice {
+    /// A free one, as soon as it is known for whom.
+    Auto,
+    This(Option<Prefix6>),
 }
 
 /// A value, or none on purpose.
@@ -102,8 +111,12 @@ fn parse_address(text: &str) -> Result<Choice<Ipv6Addr>, String> {
     if text == "auto" { Ok(Choice(None)) } else { values::address6(text).map(|a| Choice(Some(a))) }
 }
 
-fn parse_prefix(text: &str) -> Result<Choice<Prefix6>, String> {
-    if text == "none" { Ok(Choice(None)) } else { text.parse().map(|p| Choice(Some(p))) }
+fn parse_prefix(text: &str) -> Result<PrefixChoice, String> {
+    match text {
+        "auto" => Ok(PrefixChoice::Auto),
+        "none" => Ok(PrefixChoice::This(None)),
+        text => text.parse().map(|p| PrefixChoice::This(Some(p))),
+    }
 }
 
 impl Settings {
@@ -120,9 +133,35 @@ impl Settings {
         if let Some(Choice(address)) = self.address {
             settings.address = address;
         }
-        if let Some(Choice(prefix)) = self.prefix {
+        if let Some(PrefixChoice::This(prefix)) = self.prefix {
             settings.prefix = prefix;
         }
+    }
+
+    /// With a free prefix in place of `auto`: the one that is set for the user already, else the one that is kept for the user,
+    /// else the first free one.
+    ///
+    /// # Errors
+    /// The broker has no prefixes to give, or none is free.
+    pub(super) fn resolved(self, site: &Site, identity: &str) -> anyhow::Result<Self> {
+        if !matches!(self.prefix, Some(PrefixChoice::Auto)) {
+            return Ok(self);
+        }
+        let path = site.configuration();
+        let broker = config::broker(&path)?;
+        if broker.pools.values().all(|pool| pool.prefixes.is_empty()) {
+            let text = "--prefix auto: there are no pool.prefixes in";
+            return Err(usage(format!("{text} {} to take one from", path.display())));
+        }
+        let identity = values::identity(identity).map_err(anyhow::Error::msg)?;
+        let known = broker.users.get(&identity).and_then(|s| s.prefix);
+        let prefix = match known {
+            Some(prefix) => Some(prefix),
+            None => leases::free_prefix(&broker.pools, &ask::leases(site)?.list, &identity),
+        };
+        let prefix =
+            prefix.with_context(|| format!("no prefix of pool.prefixes in {} is free", path.display()))?;
+        Ok(Self { prefix: Some(PrefixChoice::This(Some(prefix))), ..self })
     }
 }
 
@@ -183,7 +222,8 @@ pub fn set(args: &SetArgs) -> anyhow::Result<ExitCode> {
     }
     let site = args.place.site()?;
     let user = site.user(&args.name)?;
-    let changes = change(&site, &user.identity, |settings| args.settings.apply(settings))?;
+    let wanted = args.settings.resolved(&site, &user.identity)?;
+    let changes = change(&site, &user.identity, |settings| wanted.apply(settings))?;
     if changes.is_empty() {
         println!("{}: nothing changed", user.name);
     }
@@ -229,17 +269,24 @@ pub(super) fn change(
     Ok(changes)
 }
 
-/// Whether the configuration allows such a change.
+/// The prefix that is the user's by name after such a change, which the configuration allows.
 ///
 /// # Errors
 /// As [`change`].
-pub(super) fn check(
+pub(super) fn prefix_of(
     site: &Site,
     identity: &str,
     change: impl FnOnce(&mut UserSettings),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Prefix6>> {
     let old = Users::read(&Users::file(&site.configuration()))?;
-    changed(site, &old, identity, change).map(drop)
+    let new = changed(site, &old, identity, change)?;
+    let broker = config::broker(&site.configuration())?;
+    let identity = values::identity(identity).map_err(anyhow::Error::msg)?;
+    let set = new.get(&identity).and_then(|s| s.prefix);
+    // What users.toml said before is in the pools, too.
+    let before = old.get(&identity).and_then(|s| s.prefix);
+    let mut fixed = broker.pools.values().filter_map(|pool| pool.fixed_prefixes.get(&identity).copied());
+    Ok(set.or(fixed.find(|p| Some(*p) != before)))
 }
 
 fn changed(

@@ -36,6 +36,8 @@ fn write_files(directory: &Path, invitation: &Invitation) -> anyhow::Result<()> 
 
 fn configuration(invitation: &Invitation, identity: &str) -> String {
     let Invitation { name, broker, port, .. } = invitation;
+    // It asks for no prefix, but has what both sides name.
+    let prefix = invitation.prefix.as_ref().map_or_else(String::new, |p| format!(", {p}"));
     let broker_id = bare(&invitation.broker_id);
     let port = if *port == 500 { String::new() } else { format!("        remote_port = {port}\n") };
     format!(
@@ -43,7 +45,7 @@ fn configuration(invitation: &Invitation, identity: &str) -> String {
          connections {{\n    {name} {{\n        version = 2\n        remote_addrs = {broker}\n{port}        vips = ::\n        \
          encap = yes\n        mobike = yes\n        keyingtries = 0\n        dpd_delay = 30s\n        local {{\n            auth = pubkey\n            \
          certs = {name}.crt\n            id = {identity}\n        }}\n        remote {{\n            auth = pubkey\n            id = {broker_id}\n            \
-         cacerts = {name}-ca.crt\n        }}\n        children {{\n            {name} {{\n                local_ts = dynamic\n                \
+         cacerts = {name}-ca.crt\n        }}\n        children {{\n            {name} {{\n                local_ts = dynamic{prefix}\n                \
          remote_ts = ::/0\n                dpd_action = restart\n                close_action = start\n            }}\n        }}\n    }}\n}}\n"
     )
 }

@@ -3,6 +3,7 @@ use super::*;
 
 fn invitation() -> Invitation {
     Invitation {
+        prefix: None,
         ferry6: Invitation::VERSION,
         name: "alice".into(),
         broker: "tunnel.my.domain".into(),

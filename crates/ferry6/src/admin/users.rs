@@ -71,6 +71,8 @@ struct Row {
     user: User,
     /// The address that is kept for the user.
     address: Option<std::net::Ipv6Addr>,
+    /// The prefix that is routed to the user, or kept for the user.
+    prefix: Option<String>,
     /// Whether there is a tunnel now; absent where the broker does not run.
     online: Option<bool>,
     /// When a tunnel was last there, seconds since 1970.
@@ -121,7 +123,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     println!("  certificate until {}", date(row.user.valid_until));
     println!("  serial      {}", row.user.serial);
     println!("  address     {}", row.address.map_or_else(|| "none yet".to_owned(), |a| a.to_string()));
-    if let Some(prefix) = &row.user.fixed_prefix {
+    if let Some(prefix) = &row.prefix {
         println!("  prefix      {prefix}");
     }
     println!("  tunnel      {}", seen(&row, now));
@@ -169,6 +171,7 @@ fn row(user: User, leases: Option<&Leases>) -> Row {
     let lease = leases.and_then(|all| all.list.iter().find(of_user));
     Row {
         address: user.fixed_address.or(lease.map(|l| l.address)),
+        prefix: user.fixed_prefix.clone().or(lease.and_then(|l| l.prefix.clone())),
         online: leases.filter(|l| l.running).map(|_| lease.is_some_and(|l| !l.ike.is_empty())),
         last_seen: lease.and_then(|l| l.last_used),
         user,
@@ -189,7 +192,10 @@ fn standing(user: &User) -> String {
 
 fn table(rows: &[Row], now: i64) -> String {
     let width = rows.iter().map(|r| r.user.name.len()).max().unwrap_or(0).max(4);
-    let address = |r: &Row| r.address.map_or_else(|| "-".to_owned(), |a| a.to_string());
+    let address = |r: &Row| {
+        let address = r.address.map_or_else(|| "-".to_owned(), |a| a.to_string());
+        r.prefix.as_ref().map_or(address.clone(), |p| format!("{address} {p}"))
+    };
     let room = rows.iter().map(|r| address(r).len()).max().unwrap_or(0).max(7);
     let mut out = String::new();
     let _ = writeln!(out, "{:<width$}  {:<room$}  {:<8} {:<11} tunnel", "user", "address", "", "until");

@@ -3,6 +3,7 @@
 use super::RUN_DIR;
 use super::connection::{self, Defaults, Sections};
 use super::picture::Picture;
+use super::prefixes;
 use super::reader::{Document, Section};
 use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
@@ -87,12 +88,18 @@ impl Broker {
 }
 
 /// What a connection's clients get.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pool {
     /// Addresses to lease.
     pub ranges: Vec<Range6>,
     /// Addresses that belong to an identity.
     pub fixed: BTreeMap<Identity, Ipv6Addr>,
+    /// Where prefixes for those who ask for one come from.
+    pub prefixes: Vec<Prefix6>,
+    /// The length of the prefix that one of them gets.
+    pub prefix_length: u8,
+    /// Prefixes that belong to an identity.
+    pub fixed_prefixes: BTreeMap<Identity, Prefix6>,
     /// DNS servers to tell.
     pub dns: Vec<Ipv6Addr>,
     /// Whether an identity may have several tunnels, and so several addresses, at once.
@@ -105,7 +112,15 @@ impl Pool {
         let mut list: Vec<Prefix6> = self.ranges.iter().flat_map(|r| r.prefixes()).collect();
         let outside = |a: &&Ipv6Addr| !self.ranges.iter().any(|r| r.contains(**a));
         list.extend(self.fixed.values().filter(outside).map(|a| Prefix6 { address: *a, len: 128 }));
+        list.extend(&self.prefixes);
+        let outside = |p: &&Prefix6| !self.prefixes.iter().any(|from| from.overlaps(**p));
+        list.extend(self.fixed_prefixes.values().filter(outside));
         list
+    }
+
+    /// Whether it gives this prefix to whoever asks.
+    pub fn has(&self, prefix: Prefix6) -> bool {
+        prefix.len == self.prefix_length && self.prefixes.iter().any(|from| from.contains(prefix.address))
     }
 }
 
@@ -241,6 +256,7 @@ fn read_pool(section: &Section<'_>) -> Option<Pool> {
     let dns = section
         .list("dns", "an IPv6 address", values::address6)
         .map_or_else(Vec::new, |f| f.value.into_iter().map(|a| a.value).collect());
+    let prefixes = prefixes::read(section, ranges.as_ref());
     let ranges = ranges?;
     for (n, range) in ranges.value.iter().enumerate() {
         if range.value.contains(Ipv6Addr::UNSPECIFIED)
@@ -283,7 +299,8 @@ fn read_pool(section: &Section<'_>) -> Option<Pool> {
         }
         fixed.insert(id, value);
     }
-    Some(Pool { ranges: ranges.value.into_iter().map(|f| f.value).collect(), fixed, dns, several: false })
+    let ranges = ranges.value.into_iter().map(|f| f.value).collect();
+    Some(Pool { ranges, fixed, dns, ..prefixes })
 }
 
 /// Pools of several connections may be one and the same, but must not overlap otherwise, nor give one address to two
@@ -302,6 +319,14 @@ fn check_pools(document: &Document, root: &Section<'_>, pools: &BTreeMap<String,
             }
         }
     }
+    for (n, (name, pool)) in list.iter().enumerate() {
+        for (other_name, other) in &list[..n] {
+            if let Some(text) = clash(pool, other).or_else(|| clash(other, pool)) {
+                let text = format!("the pools of the connections {other_name:?} and {name:?}: {text}");
+                document.problem(&root.here(), text);
+            }
+        }
+    }
     let mut owners = BTreeMap::new();
     for (name, pool) in pools {
         for (id, address) in &pool.fixed {
@@ -316,4 +341,22 @@ fn check_pools(document: &Document, root: &Section<'_>, pools: &BTreeMap<String,
             }
         }
     }
+}
+
+/// What of a pool's prefixes is another's.
+fn clash(pool: &Pool, other: &Pool) -> Option<String> {
+    let all = pool.prefixes.iter().chain(pool.fixed_prefixes.values());
+    for prefix in all {
+        let range = Range6 { first: prefix.address, last: prefix.last(), prefix: Some(*prefix) };
+        if let Some(addresses) = other.ranges.iter().find(|r| r.overlaps(range)) {
+            return Some(format!("the prefix {prefix} overlaps with the addresses {addresses}"));
+        }
+    }
+    let parts = |pool: &Pool| (pool.prefixes.clone(), pool.prefix_length);
+    if parts(pool) != parts(other)
+        && let Some(prefix) = pool.prefixes.iter().find(|p| other.prefixes.iter().any(|o| p.overlaps(*o)))
+    {
+        return Some(format!("both give prefixes of {prefix} without being the same"));
+    }
+    pool.fixed_prefixes.iter().find_map(|(id, prefix)| prefixes::overlap(&other.fixed_prefixes, id, *prefix))
 }

@@ -6,6 +6,7 @@ mod connection;
 pub mod keys;
 mod per_cpu;
 pub mod picture;
+mod prefixes;
 mod process;
 pub mod proposal;
 pub mod reader;

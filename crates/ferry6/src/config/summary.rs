@@ -6,7 +6,7 @@ use super::proposal;
 use super::values::show_duration;
 use super::{Broker, Client, Tunnel};
 use ferry6_ike::Connection;
-use ferry6_ike::config::{Credential, IpcompPolicy, PeerAuth, RemoteId};
+use ferry6_ike::config::{AddressConfig, Credential, IpcompPolicy, PeerAuth, PrefixWish, RemoteId};
 use ferry6_tun_router::size::MssClamp;
 use std::fmt::{self, Display, Write as _};
 use std::path::Path;
@@ -24,6 +24,13 @@ pub fn client(path: &Path, client: &Client) -> String {
         None => "what the broker allows, without a default route".to_owned(),
     };
     row(&mut out, "routes", format_args!("{routes}, metric {}", client.tunnel.metric));
+    if let AddressConfig::Request { prefix, .. } = client.connection.addresses {
+        match prefix {
+            PrefixWish::None => {}
+            PrefixWish::Any => row(&mut out, "prefix", format_args!("any that the broker gives")),
+            PrefixWish::This(prefix) => row(&mut out, "prefix", format_args!("{prefix}")),
+        }
+    }
     row(&mut out, "guard", format_args!("{}", if client.leak_guard { "on" } else { "off" }));
     tunnel(&mut out, &client.tunnel);
     warnings(&mut out, &client.warnings);
@@ -45,6 +52,15 @@ pub fn broker(path: &Path, broker: &Broker) -> String {
                 "pool",
                 format_args!("{}, {} fixed addresses", ranges.join(", "), pool.fixed.len()),
             );
+            if !pool.prefixes.is_empty() || !pool.fixed_prefixes.is_empty() {
+                let from: Vec<String> = pool.prefixes.iter().map(ToString::to_string).collect();
+                let each = if from.is_empty() {
+                    "none for those who ask".to_owned()
+                } else {
+                    format!("a /{} each of {}", pool.prefix_length, from.join(", "))
+                };
+                row(&mut out, "prefixes", format_args!("{each}, {} fixed", pool.fixed_prefixes.len()));
+            }
         }
     }
     tunnel(&mut out, &broker.tunnel);

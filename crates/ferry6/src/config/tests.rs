@@ -390,6 +390,24 @@ fn pools() {
         ),
         ("range = \"2a00::100/120\"\nfixed = { \"a@b.c\" = \"x\" }", "expected an IPv6 address"),
         ("dns = [\"2a00::2\"]", "pool.range: missing"),
+        ("range = \"2a00::100/120\"\nprefixes = \"2a00::/64\"", "overlaps with the addresses of pool.range"),
+        ("range = \"2a00::100/120\"\nprefixes = \"fe80::/16\"", "no prefix of unicast addresses"),
+        (
+            "range = \"2a00::100/120\"\nprefixes = \"2a00:1::/64\"\nprefix_length = 56",
+            "which does not fit into 2a00:1::/64",
+        ),
+        (
+            "range = \"2a00::100/120\"\nprefixes = [\"2a00:1::/48\", \"2a00:1::/56\"]",
+            "overlaps with 2a00:1::/48",
+        ),
+        (
+            "range = \"2a00::100/120\"\nfixed_prefixes = { \"a@b.c\" = \"2a00:1::/56\", \"d@e.f\" = \"2a00:1::/64\" }",
+            "2a00:1::/56",
+        ),
+        (
+            "range = \"2a00::100/120\"\nfixed_prefixes = { \"a@b.c\" = \"2a00::/64\" }",
+            "pool.range, 2a00::100/120",
+        ),
     ] {
         let got = error(&dir, "broker", &with(pool));
         assert!(got.contains(wanted), "wanted: {wanted}\n   got: {got}");

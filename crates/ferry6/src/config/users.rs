@@ -3,8 +3,9 @@
 //! It is read with the configuration, and so by `ferry6 reload`, too. Who does not stand in it is let in as the configuration says.
 
 use super::Pool;
+use super::prefixes;
 use super::reader::{Document, Section};
-use super::values;
+use super::values::{self, Range6};
 use crate::cli::UsageError;
 use crate::pki::store::parse_time;
 use ferry6_ike::config::Barred;
@@ -177,6 +178,12 @@ impl Users {
                     pool.fixed.insert(identity.clone(), address);
                 }
             }
+            if let Some(prefix) = settings.prefix {
+                check_prefix(identity, prefix, pools)?;
+                for pool in pools.values_mut() {
+                    pool.fixed_prefixes.insert(identity.clone(), prefix);
+                }
+            }
         }
         Ok(())
     }
@@ -233,6 +240,25 @@ fn check_owner<'p, T: PartialEq + std::fmt::Display + 'p>(
         }
         if owner != identity && *other == value {
             return Err(format!("{identity}: {value} is {owner}'s already"));
+        }
+    }
+    Ok(())
+}
+
+fn check_prefix(identity: &Identity, prefix: Prefix6, pools: &BTreeMap<String, Pool>) -> Result<(), String> {
+    if !prefixes::is_unicast(prefix) {
+        return Err(format!("{identity}: {prefix} is no prefix of unicast addresses of more than one link"));
+    }
+    for pool in pools.values() {
+        if let Some(text) = prefixes::overlap(&pool.fixed_prefixes, identity, prefix) {
+            return Err(format!("{identity}: {text}"));
+        }
+        if pool.fixed_prefixes.get(identity).is_some_and(|other| *other != prefix) {
+            return Err(format!("{identity}: {prefix}, but another is fixed already, by broker.toml"));
+        }
+        let range = Range6 { first: prefix.address, last: prefix.last(), prefix: Some(prefix) };
+        if let Some(addresses) = pool.ranges.iter().find(|r| r.overlaps(range)) {
+            return Err(format!("{identity}: {prefix} overlaps with the addresses of the pool, {addresses}"));
         }
     }
     Ok(())

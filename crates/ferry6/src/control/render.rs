@@ -261,7 +261,9 @@ fn leases(out: &mut String, status: &Status) {
             if lease.fixed {
                 state.push_str(", fixed");
             }
-            (lease.address.to_string(), lease.identity.as_str(), state)
+            let address = lease.address.to_string();
+            let address = lease.prefix.as_ref().map_or(address.clone(), |p| format!("{address} {p}"));
+            (address, lease.identity.as_str(), state)
         })
         .collect();
     let address = rows.iter().map(|r| r.0.len()).max().unwrap_or(0);

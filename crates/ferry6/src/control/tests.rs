@@ -214,6 +214,7 @@ fn example() -> Status {
             routes: vec!["2a00::100/120".into()],
             leases: vec![LeaseStatus {
                 address: "2a00::101".parse().unwrap(),
+                prefix: None,
                 identity: "client@my.domain".into(),
                 fixed: true,
                 ike: vec![7],

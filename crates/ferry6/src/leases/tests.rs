@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A clock that moves at each look, so that "unused for longest" has one answer.
-fn ticking() -> u64 {
+pub(super) fn ticking() -> u64 {
     static NOW: AtomicU64 = AtomicU64::new(1_000);
     NOW.fetch_add(1, Ordering::Relaxed)
 }
@@ -14,8 +14,7 @@ fn pool(range: &str, fixed: &[(&str, &str)]) -> Pool {
     Pool {
         ranges: vec![range6(range).unwrap()],
         fixed: fixed.iter().map(|(id, a)| (id.parse().unwrap(), a.parse().unwrap())).collect(),
-        dns: Vec::new(),
-        several: false,
+        ..Pool::default()
     }
 }
 
@@ -311,7 +310,7 @@ fn other_pools_leave_what_is_in_use() {
     leases.release(IkeSaId(2));
     // Both addresses are given to others: one is in use still, the other is free at once.
     leases.set_pools(pools(pool("2a00::100/120", &[("c@x.y", "2a00::101"), ("d@x.y", "2a00::102")])));
-    assert_eq!(leases.in_use(), ["2a00::101".parse::<Ipv6Addr>().unwrap()]);
+    assert_eq!(leases.in_use(), ["2a00::101/128".parse::<Prefix6>().unwrap()]);
     let error = ask(&mut leases, 3, "c@x.y", None).unwrap_err();
     assert_eq!(error, "2a00::101 is fixed for c@x.y, but a@x.y uses it until its tunnel ends");
     assert_eq!(ask(&mut leases, 4, "d@x.y", None).unwrap(), "2a00::102");

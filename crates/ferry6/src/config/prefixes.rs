@@ -1,0 +1,86 @@
+//! The prefixes of a broker's `[pool]`.
+
+use super::broker::Pool;
+use super::reader::{Document, Found, Section};
+use super::values::{self, Range6};
+use ferry6_ike::{Identity, Prefix6};
+use std::collections::BTreeMap;
+
+/// What an operator would give a user whose LAN is one link (RFC 4291 section 2.5.4: interface identifiers of 64 bits).
+const LENGTH: u8 = 64;
+
+/// A pool with its prefixes, and nothing else; `ranges` are its addresses.
+pub(super) fn read(section: &Section<'_>, ranges: Option<&Found<Vec<Found<Range6>>>>) -> Pool {
+    let document = section.document();
+    let from = section.list("prefixes", "an IPv6 prefix like \"2a00:0:0:1000::/52\"", str::parse::<Prefix6>);
+    let from = from.map_or_else(Vec::new, |f| f.value);
+    let length = section.number("prefix_length", 1..129);
+    let prefix_length = length.as_ref().and_then(|f| u8::try_from(f.value).ok()).unwrap_or(LENGTH);
+    for (n, prefix) in from.iter().enumerate() {
+        check(document, prefix, ranges);
+        if let Some(other) = from[..n].iter().find(|o| o.value.overlaps(prefix.value)) {
+            document.problem(prefix, format!("overlaps with {}", other.value));
+        }
+        if prefix.value.len > prefix_length {
+            let text = format!(
+                "a user gets a /{prefix_length} (pool.prefix_length), which does not fit into {}",
+                prefix.value
+            );
+            document.problem(length.as_ref().map_or(prefix, |_| prefix), text);
+        }
+    }
+    if length.is_some() && from.is_empty() {
+        document.warn(
+            "pool.prefix_length: there are no pool.prefixes to take prefixes of this length from".to_owned(),
+        );
+    }
+    let mut fixed = BTreeMap::new();
+    for (who, text) in section.map("fixed_prefixes", "identity = \"prefix\"") {
+        let (Some(id), Some(prefix)) = (
+            document.convert(who, |who| values::identity(who)),
+            document.convert(text, |text| text.parse::<Prefix6>()),
+        ) else {
+            continue;
+        };
+        check(document, &prefix, ranges);
+        if let Some(text) = overlap(&fixed, &id.value, prefix.value) {
+            document.problem(&prefix, text);
+        }
+        if fixed.insert(id.value.clone(), prefix.value).is_some() {
+            document.problem(&id, format!("{} has a fixed prefix already", id.value));
+        }
+    }
+    Pool {
+        prefixes: from.into_iter().map(|f| f.value).collect(),
+        prefix_length,
+        fixed_prefixes: fixed,
+        ..Pool::default()
+    }
+}
+
+/// Why a prefix can't be fixed for an identity beside these others.
+pub(super) fn overlap(
+    fixed: &BTreeMap<Identity, Prefix6>,
+    identity: &Identity,
+    prefix: Prefix6,
+) -> Option<String> {
+    let (other, theirs) = fixed.iter().find(|(id, p)| *id != identity && p.overlaps(prefix))?;
+    Some(format!("{prefix} overlaps with {theirs}, which is {other}'s already"))
+}
+
+fn check(document: &Document, prefix: &Found<Prefix6>, ranges: Option<&Found<Vec<Found<Range6>>>>) {
+    let value = prefix.value;
+    if !is_unicast(value) {
+        document.problem(prefix, format!("{value} is no prefix of unicast addresses of more than one link"));
+    }
+    let range = Range6 { first: value.address, last: value.last(), prefix: Some(value) };
+    if let Some(other) = ranges.iter().flat_map(|r| &r.value).find(|r| r.value.overlaps(range)) {
+        document.problem(prefix, format!("overlaps with the addresses of pool.range, {}", other.value));
+    }
+}
+
+/// Whether all of it can be somebody's.
+pub(super) fn is_unicast(prefix: Prefix6) -> bool {
+    let none_of = ["::/8", "fe80::/10", "ff00::/8"];
+    !none_of.iter().any(|other| other.parse().is_ok_and(|other: Prefix6| other.overlaps(prefix)))
+}
