@@ -247,7 +247,7 @@ pub fn free_prefix(
         }
     }
     let kept = prefixes.of(identity).filter(|p| pools.values().any(|pool| pool.has(*p)));
-    kept.or_else(|| pools.values().find_map(|pool| prefixes.lowest_free(pool)))
+    kept.or_else(|| pools.values().find_map(|pool| prefixes.lowest_free(pool, |_| true)))
 }
 
 impl AddressPool for Leases {
@@ -357,7 +357,8 @@ impl State {
             return Ok(Lease { address: Some(address), prefix, dns: pool.dns.clone() });
         }
         let free_for_us = |state: &Self, address: Ipv6Addr| {
-            !pool.several || state.by_address.get(&address).is_none_or(|h| h.users.is_empty())
+            (!pool.several || state.by_address.get(&address).is_none_or(|h| h.users.is_empty()))
+                && !state.prefixes.is_anothers(address, identity)
         };
         let own_fixed = pool.fixed.get(identity).copied();
         if let Some((address, other)) = own_fixed.and_then(|a| Some((a, self.by_address.get(&a)?)))
@@ -378,8 +379,11 @@ impl State {
             Some(address) if free_for_us(self, address) => (address, false),
             // A second tunnel of one identity at the same time gets an address of its own, for as long as it lasts.
             first => {
-                let wanted =
-                    request.wanted.filter(|a| pool.ranges.iter().any(|r| r.contains(*a)) && self.is_free(*a));
+                let wanted = request.wanted.filter(|a| {
+                    pool.ranges.iter().any(|r| r.contains(*a))
+                        && self.is_free(*a)
+                        && self.prefixes.used_until(*a).is_none()
+                });
                 let address =
                     wanted.or_else(|| self.lowest_free(&pool.ranges)).or_else(|| self.reclaim(&pool.ranges));
                 (address.ok_or_else(|| exhausted(&pool, request))?, first.is_some())
@@ -401,12 +405,8 @@ impl State {
 
     /// Without a prefix the tunnel is still worth something.
     fn assign_prefix(&mut self, request: &LeaseRequest<'_>, pool: &Pool) -> Option<Prefix6> {
-        let (store, identity, now) = (Arc::clone(&self.store), request.identity, (self.clock)());
-        let remember = |record| {
-            prefixes::write(&store, identity, record, Durability::Immediate)
-                .map_err(|e| format!("the prefix of {identity} cannot be stored: {e}"))
-        };
-        let given = self.prefixes.assign(request.ike, identity, pool, request.prefix, now, remember);
+        let around = AroundPrefixes { store: &self.store, held: &self.by_address, clock: self.clock };
+        let given = self.prefixes.assign(request.ike, request.identity, pool, request.prefix, &around);
         given.unwrap_or_else(|why| {
             tracing::warn!("{why}");
             None
@@ -415,7 +415,7 @@ impl State {
 
     fn release(&mut self, ike: IkeSaId) {
         if let Some((identity, record)) = self.prefixes.release(ike, (self.clock)())
-            && let Err(error) = prefixes::write(&self.store, &identity, record, Durability::None)
+            && let Err(error) = prefixes::write(&self.store, &identity, record, None, Durability::None)
         {
             tracing::warn!("the prefix of {identity} was not brought up to date: {error}");
         }
@@ -450,12 +450,23 @@ impl State {
     fn lowest_free(&mut self, ranges: &[Range6]) -> Option<Ipv6Addr> {
         for range in ranges {
             let mut address = self.hints.get(&range.first).copied().unwrap_or(range.first);
-            while !self.is_free(address) && address < range.last {
-                address = Ipv6Addr::from_bits(address.to_bits() + 1);
-            }
-            self.hints.insert(range.first, address);
-            if self.is_free(address) {
-                return Some(address);
+            // After a change of the pools they may be in a prefix that is in use, and free later: the hint stays before it.
+            let mut passed_over = false;
+            loop {
+                let in_prefix = self.prefixes.used_until(address);
+                let free = self.is_free(address);
+                passed_over |= in_prefix.is_some();
+                if !passed_over {
+                    self.hints.insert(range.first, address);
+                }
+                if free && in_prefix.is_none() {
+                    return Some(address);
+                }
+                let last = in_prefix.unwrap_or(address);
+                if last >= range.last {
+                    break;
+                }
+                address = Ipv6Addr::from_bits(last.to_bits() + 1);
             }
         }
         None
@@ -474,6 +485,7 @@ impl State {
             .iter()
             .filter(|(_, r)| ranges.iter().any(|range| range.contains(r.address)))
             .filter(|(_, r)| !self.fixed.contains_key(&r.address))
+            .filter(|(_, r)| self.prefixes.used_until(r.address).is_none())
             .filter(|(_, r)| self.by_address.get(&r.address).is_some_and(|h| h.users.is_empty()))
             .min_by_key(|(_, r)| (r.last_used, r.address))
             .map(|(i, r)| (i.clone(), *r))?;
@@ -568,6 +580,34 @@ impl State {
             );
         }
         list.into_values().collect()
+    }
+}
+
+/// The rest of the state while a prefix is looked for.
+struct AroundPrefixes<'s> {
+    store: &'s Database,
+    held: &'s BTreeMap<Ipv6Addr, Holder>,
+    clock: fn() -> u64,
+}
+
+impl prefixes::Around for AroundPrefixes<'_> {
+    fn now(&self) -> u64 {
+        (self.clock)()
+    }
+
+    fn user_within(&self, prefix: Prefix6, identity: &Identity) -> Option<&Identity> {
+        let within = self.held.range(prefix.address..=prefix.last()).map(|(_, holder)| holder);
+        within.filter(|h| !h.users.is_empty()).map(|h| &h.identity).find(|user| *user != identity)
+    }
+
+    fn remember(
+        &self,
+        identity: &Identity,
+        record: prefixes::Record,
+        former: Option<&Identity>,
+    ) -> Result<(), String> {
+        prefixes::write(self.store, identity, record, former, Durability::Immediate)
+            .map_err(|e| format!("the prefix of {identity} cannot be stored: {e}"))
     }
 }
 

@@ -113,7 +113,8 @@ impl Pool {
         let outside = |a: &&Ipv6Addr| !self.ranges.iter().any(|r| r.contains(**a));
         list.extend(self.fixed.values().filter(outside).map(|a| Prefix6 { address: *a, len: 128 }));
         list.extend(&self.prefixes);
-        let outside = |p: &&Prefix6| !self.prefixes.iter().any(|from| from.overlaps(**p));
+        let within = |from: &Prefix6, p: &Prefix6| from.len <= p.len && from.contains(p.address);
+        let outside = |p: &&Prefix6| !self.prefixes.iter().any(|from| within(from, p));
         list.extend(self.fixed_prefixes.values().filter(outside));
         list
     }
@@ -297,6 +298,9 @@ fn read_pool(section: &Section<'_>) -> Option<Pool> {
         if fixed.contains_key(&id) {
             document.problem(&who, format!("{id} has a fixed address already"));
         }
+        if let Some(text) = prefixes::anothers(&prefixes, &id, prefixes.fixed_prefixes.get(&id), value) {
+            document.problem(&address, text);
+        }
         fixed.insert(id, value);
     }
     let ranges = ranges.value.into_iter().map(|f| f.value).collect();
@@ -357,6 +361,10 @@ fn clash(pool: &Pool, other: &Pool) -> Option<String> {
         && let Some(prefix) = pool.prefixes.iter().find(|p| other.prefixes.iter().any(|o| p.overlaps(*o)))
     {
         return Some(format!("both give prefixes of {prefix} without being the same"));
+    }
+    let own = |id| pool.fixed_prefixes.get(id);
+    if let Some(text) = pool.fixed.iter().find_map(|(id, a)| prefixes::anothers(other, id, own(id), *a)) {
+        return Some(text);
     }
     pool.fixed_prefixes.iter().find_map(|(id, prefix)| prefixes::overlap(&other.fixed_prefixes, id, *prefix))
 }

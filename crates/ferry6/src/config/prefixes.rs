@@ -5,6 +5,7 @@ use super::reader::{Document, Found, Section};
 use super::values::{self, Range6};
 use ferry6_ike::{Identity, Prefix6};
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 /// What an operator would give a user whose LAN is one link (RFC 4291 section 2.5.4: interface identifiers of 64 bits).
 const LENGTH: u8 = 64;
@@ -66,6 +67,27 @@ pub(super) fn overlap(
 ) -> Option<String> {
     let (other, theirs) = fixed.iter().find(|(id, p)| *id != identity && p.overlaps(prefix))?;
     Some(format!("{prefix} overlaps with {theirs}, which is {other}'s already"))
+}
+
+/// Why an address can't be fixed for an identity beside these prefixes: whoever has a prefix may send from all of it.
+pub(super) fn anothers(
+    pool: &Pool,
+    identity: &Identity,
+    own: Option<&Prefix6>,
+    address: Ipv6Addr,
+) -> Option<String> {
+    if own.is_some_and(|prefix| prefix.contains(address)) {
+        return None;
+    }
+    let lies = |prefix: &Prefix6| format!("{address} of {identity} lies in {prefix}, which is");
+    if let Some((other, prefix)) = pool.fixed_prefixes.iter().find(|(_, p)| p.contains(address)) {
+        return Some(format!("{} {other}'s", lies(prefix)));
+    }
+    let prefix = pool.prefixes.iter().find(|p| p.contains(address))?;
+    Some(format!(
+        "{} for the prefixes of others; take another, or fix a prefix for {identity} that it lies in",
+        lies(prefix)
+    ))
 }
 
 fn check(document: &Document, prefix: &Found<Prefix6>, ranges: Option<&Found<Vec<Found<Range6>>>>) {

@@ -408,10 +408,25 @@ fn pools() {
             "range = \"2a00::100/120\"\nfixed_prefixes = { \"a@b.c\" = \"2a00::/64\" }",
             "pool.range, 2a00::100/120",
         ),
+        (
+            "range = \"2a00::100/120\"\nprefixes = \"2a00:1::/52\"\nfixed = { \"a@b.c\" = \"2a00:1::5\" }",
+            "2a00:1::5 of a@b.c lies in 2a00:1::/52, which is for the prefixes of others; take another, or fix a prefix for a@b.c that it lies in",
+        ),
+        (
+            "range = \"2a00::100/120\"\nfixed = { \"a@b.c\" = \"2a00:1::5\" }\nfixed_prefixes = { \"d@e.f\" = \"2a00:1::/64\" }",
+            "2a00:1::5 of a@b.c lies in 2a00:1::/64, which is d@e.f's",
+        ),
     ] {
         let got = error(&dir, "broker", &with(pool));
         assert!(got.contains(wanted), "wanted: {wanted}\n   got: {got}");
     }
+    // One's own address may be in one's own prefix. A prefix by name that is larger than those of the pool is routed whole.
+    let own = "range = \"2a00::100/120\"\nprefixes = [\"2a00:1::/52\", \"2a00:2::/52\"]\nfixed = { \"a@b.c\" = \"2a00:1::5\" }\n\
+               fixed_prefixes = { \"a@b.c\" = \"2a00:1::/64\", \"d@e.f\" = \"2a00:2::/48\" }";
+    fs::write(dir.path().join("own.toml"), with(own)).unwrap();
+    let routes = broker(&dir.path().join("own.toml")).unwrap().pools["clients"].routes();
+    assert!(routes.contains(&"2a00:2::/48".parse().unwrap()), "{routes:?}");
+    assert!(!routes.contains(&"2a00:1::/64".parse().unwrap()), "{routes:?}");
     // Two connections may share an address of one identity, but never give one address to two.
     let connection = |name: &str, range: &str, id: &str| {
         format!(
@@ -433,6 +448,35 @@ fn pools() {
     );
     fs::write(dir.path().join("one.toml"), two("a@b.c")).unwrap();
     assert_eq!(broker(&dir.path().join("one.toml")).unwrap().pools.len(), 2);
+}
+
+#[test]
+fn what_is_set_for_single_users_is_nothing_of_others() {
+    let dir = files();
+    let file = dir.path().join("broker.toml");
+    let pool = "[pool]\nrange = \"2a00::100/120\"\nprefixes = \"2a00:1::/52\"\n";
+    let text =
+        format!("[local]\ncert = \"broker.crt\"\nkey = \"broker.key\"\n[remote]\nca = \"ca.crt\"\n{pool}");
+    fs::write(&file, text).unwrap();
+    let user = |id: &str, what: &str| format!("[[user]]\nid = \"{id}\"\n{what}\n");
+    let alice = user("a@b.c", "prefix = \"2a00:9::/56\"");
+    for (users, wanted) in [
+        (
+            user("d@e.f", "address = \"2a00:1::5\""),
+            "2a00:1::5 of d@e.f lies in 2a00:1::/52, which is for the prefixes of others",
+        ),
+        (
+            format!("{alice}{}", user("d@e.f", "address = \"2a00:9::5\"")),
+            "2a00:9::5 of d@e.f lies in 2a00:9::/56, which is a@b.c's",
+        ),
+    ] {
+        fs::write(dir.path().join("users.toml"), users).unwrap();
+        let got = broker(&file).map(drop).unwrap_err().to_string();
+        assert!(got.contains("users.toml") && got.contains(wanted), "wanted: {wanted}\n   got: {got}");
+    }
+    let own = user("d@e.f", "address = \"2a00:1::5\"\nprefix = \"2a00:1::/64\"");
+    fs::write(dir.path().join("users.toml"), format!("{alice}{own}")).unwrap();
+    broker(&file).unwrap();
 }
 
 #[test]

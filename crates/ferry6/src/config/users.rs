@@ -185,6 +185,17 @@ impl Users {
                 }
             }
         }
+        // With all of them in place: none has an address in a prefix of another.
+        let pools: Vec<&Pool> = pools.values().collect();
+        for pool in &pools {
+            for (identity, address) in &pool.fixed {
+                let own = pool.fixed_prefixes.get(identity);
+                let anothers = |other: &&Pool| prefixes::anothers(other, identity, own, *address);
+                if let Some(text) = pools.iter().find_map(anothers) {
+                    return Err(text);
+                }
+            }
+        }
         Ok(())
     }
 

@@ -138,6 +138,85 @@ fn a_large_pool_is_quick() {
     assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
 }
 
+#[test]
+fn records_of_another_length_are_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut leases = open(dir.path(), pool(&["2a00:1::/62"], 64, &[]));
+    for ike in 0..4 {
+        assert!(ask(&mut leases, ike, &format!("u{ike}@x.y")).is_some());
+    }
+    for ike in 0..3 {
+        leases.release(IkeSaId(ike));
+    }
+    // Nobody gets a /64 of it any more; the one that is in use stays.
+    let wide = || pool(&["2a00:1::/62"], 63, &[]);
+    leases.set_pools(pools(wide()));
+    assert_eq!(ask(&mut leases, 5, "a@x.y").unwrap(), "2a00:1::/63");
+    assert_eq!(ask(&mut leases, 6, "b@x.y"), None, "u3 uses a part of the second");
+    leases.release(IkeSaId(3));
+    assert_eq!(ask(&mut leases, 7, "b@x.y").unwrap(), "2a00:1:0:2::/63");
+    // The store has some of the old ones still.
+    drop(leases);
+    let mut leases = open(dir.path(), wide());
+    assert_eq!(ask(&mut leases, 1, "b@x.y").unwrap(), "2a00:1:0:2::/63");
+    assert_eq!(ask(&mut leases, 2, "a@x.y").unwrap(), "2a00:1::/63");
+    assert!(leases.status().iter().all(|l| l.prefix.as_ref().is_none_or(|p| p.ends_with("/63"))));
+}
+
+#[test]
+fn a_prefix_that_was_taken_away_is_not_its_former_users_after_a_restart() {
+    // All within one second: no time of use tells who is the later one.
+    let open = |dir: &Path| {
+        Leases::open_with_clock(dir, pools(pool(&["2a00:1::/64"], 64, &[])), [], || 1_000).unwrap()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut leases = open(dir.path());
+    assert!(ask(&mut leases, 1, "a@x.y").is_some());
+    leases.release(IkeSaId(1));
+    assert!(ask(&mut leases, 2, "b@x.y").is_some());
+    drop(leases);
+    let leases = open(dir.path());
+    let kept: Vec<String> =
+        leases.status().into_iter().filter(|l| l.prefix.is_some()).map(|l| l.identity).collect();
+    assert_eq!(kept, ["b@x.y"]);
+}
+
+#[test]
+fn what_one_uses_as_an_address_is_in_no_others_prefix() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut leases = open(dir.path(), pool(&[], 64, &[]));
+    let address = |leases: &mut Leases, ike, who: &str| {
+        let identity: Identity = who.parse().unwrap();
+        let prefix = PrefixWish::None;
+        let request = LeaseRequest {
+            ike: IkeSaId(ike),
+            connection: "clients",
+            identity: &identity,
+            wanted: None,
+            prefix,
+        };
+        leases.assign(&request).ok().and_then(|l| l.address).map(|a| a.to_string())
+    };
+    assert_eq!(address(&mut leases, 1, "a@x.y").unwrap(), "2a00::1");
+    // The addresses are others now, and prefixes stand in the place of the old ones, while the tunnel stands.
+    let other = |fixed: &[(&str, &str)]| Pool {
+        ranges: vec![range6("2a00:5::/112").unwrap()],
+        ..pool(&["2a00::/62"], 64, fixed)
+    };
+    leases.set_pools(pools(other(&[("c@x.y", "2a00::/64")])));
+    assert_eq!(ask(&mut leases, 2, "b@x.y").unwrap(), "2a00:0:0:1::/64");
+    assert_eq!(ask(&mut leases, 3, "c@x.y"), None, "a has an address in it until its tunnel ends");
+    leases.set_pools(pools(other(&[])));
+    assert_eq!(ask(&mut leases, 4, "d@x.y").unwrap(), "2a00:0:0:2::/64");
+    leases.release(IkeSaId(1));
+    assert_eq!(ask(&mut leases, 5, "e@x.y").unwrap(), "2a00::/64");
+    // And the other way round: a's former address is an address again, in the prefix that e uses.
+    leases.set_pools(pools(pool(&[], 64, &[])));
+    assert_eq!(address(&mut leases, 6, "a@x.y"), None);
+    leases.release(IkeSaId(5));
+    assert_eq!(address(&mut leases, 7, "a@x.y").unwrap(), "2a00::1");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]

@@ -32,6 +32,16 @@ struct Holder {
     volatile: bool,
 }
 
+/// What prefixes must know of the rest of the leases.
+pub(super) trait Around {
+    /// Seconds since 1970.
+    fn now(&self) -> u64;
+    /// Who else uses an address of this prefix now.
+    fn user_within(&self, prefix: Prefix6, identity: &Identity) -> Option<&Identity>;
+    /// Makes it durable that an identity has this one, and the former one none.
+    fn remember(&self, identity: &Identity, record: Record, former: Option<&Identity>) -> Result<(), String>;
+}
+
 /// All prefixes; those of two holders never overlap.
 #[derive(Debug, Default)]
 pub(super) struct Prefixes {
@@ -41,6 +51,8 @@ pub(super) struct Prefixes {
     active: HashMap<IkeSaId, Ipv6Addr>,
     /// Of all pools.
     fixed: BTreeMap<Ipv6Addr, (u8, Identity)>,
+    /// What is given to who asks, by all pools: prefixes, and the length of their parts.
+    shared: Vec<(Prefix6, u8)>,
     /// The broker's own addresses.
     own: Vec<Ipv6Addr>,
     /// By a pool's prefix and the length of its parts: nothing before this address is free.
@@ -65,19 +77,20 @@ impl Prefixes {
     }
 
     pub(super) fn set_pools<'p>(&mut self, pools: impl Iterator<Item = &'p Pool>) {
-        self.fixed = pools
-            .flat_map(|pool| &pool.fixed_prefixes)
-            .map(|(identity, prefix)| (prefix.address, (prefix.len, identity.clone())))
-            .collect();
+        self.fixed.clear();
+        self.shared.clear();
+        for pool in pools {
+            let fixed = pool.fixed_prefixes.iter();
+            self.fixed.extend(fixed.map(|(who, prefix)| (prefix.address, (prefix.len, who.clone()))));
+            self.shared.extend(pool.prefixes.iter().map(|from| (*from, pool.prefix_length)));
+        }
         self.hints.clear();
         // What was given to somebody else since is not remembered any more.
-        let of_others = |address: &Ipv6Addr, holder: &Holder| {
-            let prefix = Prefix6 { address: *address, len: holder.len };
-            overlapping(&self.fixed, prefix, |f| f.0)
-                .is_some_and(|(fixed, (_, owner))| *owner != holder.identity || fixed != prefix)
-        };
-        let lost: Vec<Ipv6Addr> =
-            self.held.iter().filter(|(a, h)| of_others(a, h)).map(|(address, _)| *address).collect();
+        let lost = self.held.iter().filter(|(address, holder)| {
+            let prefix = Prefix6 { address: **address, len: holder.len };
+            self.is_lost(&holder.identity, prefix)
+        });
+        let lost: Vec<Ipv6Addr> = lost.map(|(address, _)| *address).collect();
         for address in lost {
             let Some(holder) = self.held.get_mut(&address) else { continue };
             self.by_identity.remove(&holder.identity);
@@ -89,12 +102,20 @@ impl Prefixes {
         }
     }
 
+    /// Whether somebody else may get a part of it now, by name or by asking: then nobody can keep it.
+    fn is_lost(&self, identity: &Identity, prefix: Prefix6) -> bool {
+        if let Some((fixed, (_, owner))) = overlapping(&self.fixed, prefix, |f| f.0) {
+            return owner != identity || fixed != prefix;
+        }
+        // One of another length, of before `pool.prefix_length` was changed, would lie in the way of others for ever.
+        let overlaps = |(from, _): &&(Prefix6, u8)| from.overlaps(prefix);
+        self.shared.iter().find(overlaps).is_some_and(|(_, len)| *len != prefix.len)
+    }
+
     /// Takes over a stored one, unless it is another's now.
     pub(super) fn adopt(&mut self, identity: Identity, record: Record) {
         let prefix = record.prefix;
-        let fixed = overlapping(&self.fixed, prefix, |f| f.0);
-        let anothers = fixed.is_some_and(|(fixed, (_, owner))| *owner != identity || fixed != prefix);
-        if anothers || self.holder_of(prefix).is_some() {
+        if self.is_lost(&identity, prefix) || self.holder_of(prefix).is_some() {
             return;
         }
         let holder =
@@ -108,15 +129,13 @@ impl Prefixes {
     }
 
     /// The prefix of an identity for a tunnel; `None` where it gets none. The error is for the log: the tunnel comes up without.
-    /// `remember` makes a new one durable.
     pub(super) fn assign(
         &mut self,
         ike: IkeSaId,
         identity: &Identity,
         pool: &Pool,
         wish: PrefixWish,
-        now: u64,
-        remember: impl FnOnce(Record) -> Result<(), String>,
+        around: &impl Around,
     ) -> Result<Option<Prefix6>, String> {
         if let Some(address) = self.active.get(&ike) {
             return Ok(self.held.get(address).map(|h| Prefix6 { address: *address, len: h.len }));
@@ -126,6 +145,8 @@ impl Prefixes {
             return Ok(None);
         }
         let remembered = self.by_identity.get(identity).map(|r| r.prefix).filter(|p| pool.has(*p));
+        // Who loses it to this identity.
+        let mut former = None;
         let prefix = match fixed.or(remembered) {
             Some(prefix) => match self.holder_of(prefix) {
                 Some((_, holder)) if holder.identity != *identity => {
@@ -141,7 +162,15 @@ impl Prefixes {
                 }
                 // Several tunnels of one identity at once: where would a packet go?
                 Some((_, holder)) if pool.several && !holder.users.is_empty() => return Ok(None),
-                _ => prefix,
+                // After a change of the pools an address may have become a part of a prefix.
+                _ => match around.user_within(prefix, identity) {
+                    Some(other) => {
+                        return Err(format!(
+                            "{prefix} is {identity}'s, but {other} uses an address of it until its tunnel ends"
+                        ));
+                    }
+                    None => prefix,
+                },
             },
             None => {
                 // One that is in use, though no pool has it any more.
@@ -154,18 +183,29 @@ impl Prefixes {
                         Err(format!("{} has another prefix until its tunnel ends", held.identity))
                     };
                 }
+                let usable = |prefix| around.user_within(prefix, identity).is_none();
                 let wanted = match wish {
-                    PrefixWish::This(prefix) => Some(prefix).filter(|p| pool.has(*p) && self.is_free(*p)),
+                    PrefixWish::This(prefix) => {
+                        Some(prefix).filter(|p| pool.has(*p) && self.is_free(*p) && usable(*p))
+                    }
                     PrefixWish::None | PrefixWish::Any => None,
                 };
-                wanted.or_else(|| self.lowest_free(pool)).or_else(|| self.reclaim(pool)).ok_or_else(|| {
-                    format!("no prefix for {identity}: all of the pool are in use; make pool.prefixes larger")
-                })?
+                if let Some(prefix) = wanted.or_else(|| self.lowest_free(pool, usable)) {
+                    prefix
+                } else {
+                    let (prefix, loser) = self.reclaim(pool, usable).ok_or_else(|| {
+                        format!(
+                            "no prefix for {identity}: all of the pool are in use; make pool.prefixes larger"
+                        )
+                    })?;
+                    former = Some(loser);
+                    prefix
+                }
             }
         };
         if self.by_identity.get(identity).is_none_or(|r| r.prefix != prefix) {
-            let record = Record { prefix, last_used: now };
-            remember(record)?;
+            let record = Record { prefix, last_used: around.now() };
+            around.remember(identity, record, former.as_ref())?;
             if let Some(old) = self.by_identity.insert(identity.clone(), record)
                 && self.held.get(&old.prefix.address).is_some_and(|h| h.users.is_empty())
             {
@@ -206,6 +246,18 @@ impl Prefixes {
         self.by_identity.get(identity).map(|r| r.prefix)
     }
 
+    /// Whether somebody else uses a prefix with this address now.
+    pub(super) fn is_anothers(&self, address: Ipv6Addr, identity: &Identity) -> bool {
+        self.holder_of(Prefix6 { address, len: 128 })
+            .is_some_and(|(_, holder)| holder.identity != *identity && !holder.users.is_empty())
+    }
+
+    /// The end of the prefix in use that has this address.
+    pub(super) fn used_until(&self, address: Ipv6Addr) -> Option<Ipv6Addr> {
+        let (prefix, holder) = self.holder_of(Prefix6 { address, len: 128 })?;
+        (!holder.users.is_empty()).then(|| prefix.last())
+    }
+
     /// Those that are in use.
     pub(super) fn in_use(&self) -> impl Iterator<Item = Prefix6> {
         self.active.values().filter_map(|a| self.held.get(a).map(|h| Prefix6 { address: *a, len: h.len }))
@@ -221,16 +273,24 @@ impl Prefixes {
         held.or_else(|| overlapping(&self.fixed, prefix, |f| f.0).map(|(other, _)| other))
     }
 
-    /// Walks from one that is in the way to the next, so that a large pool costs no more than a small one.
-    pub(super) fn lowest_free(&mut self, pool: &Pool) -> Option<Prefix6> {
+    /// Walks from one that is in the way to the next, so that a large pool costs no more than a small one. One that is not
+    /// `usable` for the moment is passed over.
+    pub(super) fn lowest_free(&mut self, pool: &Pool, usable: impl Fn(Prefix6) -> bool) -> Option<Prefix6> {
         let len = pool.prefix_length;
         for from in &pool.prefixes {
             let hint = self.hints.get(&(*from, len)).copied().unwrap_or(from.address);
             let mut next = Prefix6::new(hint, len);
+            // The hint stays before the first one that is free, usable or not.
+            let mut passed_over = false;
             while let Some(prefix) = next.filter(|p| from.contains(p.address)) {
-                self.hints.insert((*from, len), prefix.address);
+                if !passed_over {
+                    self.hints.insert((*from, len), prefix.address);
+                }
                 if self.is_free(prefix) {
-                    return Some(prefix);
+                    if usable(prefix) {
+                        return Some(prefix);
+                    }
+                    passed_over = true;
                 }
                 let last =
                     self.in_the_way(prefix).map_or(prefix.last(), |other| other.last().max(prefix.last()));
@@ -248,8 +308,8 @@ impl Prefixes {
         self.hints.clear();
     }
 
-    /// Takes the one away that has been unused for longest.
-    fn reclaim(&mut self, pool: &Pool) -> Option<Prefix6> {
+    /// Takes the one away that has been unused for longest; also tells whose it was.
+    fn reclaim(&mut self, pool: &Pool, usable: impl Fn(Prefix6) -> bool) -> Option<(Prefix6, Identity)> {
         let unused = |r: &Record| {
             let fixed = overlapping(&self.fixed, r.prefix, |f| f.0).is_some();
             !fixed && self.held.get(&r.prefix.address).is_some_and(|h| h.users.is_empty())
@@ -257,22 +317,23 @@ impl Prefixes {
         let (identity, record) = self
             .by_identity
             .iter()
-            .filter(|(_, r)| pool.has(r.prefix) && unused(r))
+            .filter(|(_, r)| pool.has(r.prefix) && unused(r) && usable(r.prefix))
             .min_by_key(|(_, r)| (r.last_used, r.prefix))
             .map(|(identity, r)| (identity.clone(), *r))?;
         let prefix = record.prefix;
         tracing::info!("prefixes exhausted: {prefix} goes from {identity}, unused for longest, to another");
         self.by_identity.remove(&identity);
         self.vacate(prefix.address);
-        Some(prefix)
+        Some((prefix, identity))
     }
 }
 
-/// Writes what an identity has. Whoever is written to have one that overlaps has lost it: two never have one.
+/// Writes what an identity has, and at once that the `former` one has it no more.
 pub(super) fn write(
     store: &Database,
     identity: &Identity,
     record: Record,
+    former: Option<&Identity>,
     durability: Durability,
 ) -> Result<(), redb::Error> {
     let mut value = [0; 25];
@@ -281,7 +342,13 @@ pub(super) fn write(
     value[17..].copy_from_slice(&record.last_used.to_be_bytes());
     let mut transaction = store.begin_write()?;
     transaction.set_durability(durability)?;
-    transaction.open_table(PREFIXES)?.insert(identity_text(identity).as_str(), value)?;
+    {
+        let mut table = transaction.open_table(PREFIXES)?;
+        if let Some(former) = former {
+            table.remove(identity_text(former).as_str())?;
+        }
+        table.insert(identity_text(identity).as_str(), value)?;
+    }
     transaction.commit()?;
     Ok(())
 }
