@@ -8,6 +8,7 @@ use crate::config::values::selector_prefixes;
 use crate::config::{self, Broker, Users};
 use crate::control::{BrokerStatus, Request, Response};
 use crate::daemon::{self, Daemon, Prepared, Setup};
+use crate::helper::broker::Runner;
 use crate::leases::{self, Leases};
 use crate::logging;
 use crate::net::Net;
@@ -158,6 +159,8 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         }
     }
     let mut accounts = Accounts::new(&leases);
+    // While there are rights to run them with.
+    let mut hooks = Runner::start(prepared.device(), &config.hooks)?;
     let files = Files::new().write(&config.state_dir).read_all(&config.directories);
     let mut daemon = prepared.start(endpoint, Some(Box::new(leases)), files)?;
     tracing::info!(
@@ -174,6 +177,7 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         tokio::select! {
             () = daemon.stop.recv() => break,
             () = notices.wait() => notices.flush(),
+            () = hooks.turn() => {}
             () = accounts.wait() => accounts.settle(&daemon.handle).await,
             () = running.time_is_over() => running.bar(&daemon).await?,
             () = daemon.hangup.recv() => {
@@ -209,12 +213,14 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
                 Some(RouterEvent::Established(up)) => {
                     notices.tell(Level::INFO, notices::UP, &greeting(&up));
                     accounts.established(&up);
+                    hooks.established(&up);
                     machine.established(&daemon, &up).await;
                 }
                 Some(RouterEvent::Closed(closed)) => {
                     let (level, cause, text) = describe(&closed);
                     notices.tell(level, cause, &text);
                     accounts.closed(&closed);
+                    hooks.closed(&closed);
                     machine.closed(&daemon, &closed).await;
                 }
                 Some(RouterEvent::Carried { ike, traffic }) => accounts.carried(ike, traffic),
@@ -236,6 +242,11 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
                 }
             },
         }
+    }
+    // While the device is there. A second signal does not wait.
+    tokio::select! {
+        () = hooks.stop() => {}
+        () = daemon.stop.recv() => tracing::warn!("forced to stop: hooks are not waited for"),
     }
     machine.stop(&daemon).await;
     let code = daemon

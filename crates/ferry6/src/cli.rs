@@ -74,6 +74,9 @@ pub enum Command {
     /// What a client starts for work that needs root's rights; not for people.
     #[command(hide = true)]
     Helper(helper::Args),
+    /// The same for a broker.
+    #[command(hide = true)]
+    BrokerHelper(helper::clients::Args),
     /// Show a tunnel between two ferry6 processes in network namespaces made for it.
     Demo(demo::Args),
 }
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Man(args) => manual::man(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Helper(args) => helper::run(args),
+        Command::BrokerHelper(args) => helper::clients::run(args),
         Command::Demo(args) => demo::run(args),
     };
     match result {

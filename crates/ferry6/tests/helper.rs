@@ -117,7 +117,9 @@ impl World {
 
     /// The process that the client started.
     fn helper_of(&self, client: &Daemon) -> Pid {
-        let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", client.0.id())).unwrap();
+        let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", client.0.id())).unwrap();
+        until("the helper runs", || !children().is_empty());
+        let list = children();
         let children: Vec<i32> = list.split_whitespace().map(|p| p.parse().unwrap()).collect();
         assert_eq!(children.len(), 1, "{list}");
         Pid::from_raw(children[0])
@@ -209,6 +211,90 @@ fn without_a_tool_and_without_hooks_there_is_no_helper() {
     until("it is up", || world.ask(&["status"]).contains("2a00::101"));
     let children = format!("/proc/{0}/task/{0}/children", client.0.id());
     assert_eq!(fs::read_to_string(children).unwrap(), "");
+}
+
+/// A broker whose hooks write down all of their environment but `PATH`, and then do `rest`.
+fn broker_with_hooks(world: &World, rest: &str) {
+    let log = world.path("hooks.log").display().to_string();
+    world.write("hook", &format!("#!/bin/sh\necho $(env | grep ^FERRY6_ | sort) >>{log}\n{rest}\n"), 0o755);
+    let hook = world.path("hook").display().to_string();
+    let pool = "[pool]\nprefixes = \"2a00:0:0:1000::/52\"\nprefix_length = 64";
+    let toml = world.read("b/broker.toml").replace("[pool]", pool);
+    world.write("b/broker.toml", &format!("{toml}\n[hooks]\nup = {hook:?}\ndown = {hook:?}\n"), 0o644);
+    world.configure("off", "");
+    let client = world.read("c/alice/client.toml").replace("[tunnel]", "[tunnel]\nprefix = \"any\"");
+    world.write("c/alice/client.toml", &client, 0o644);
+}
+
+#[test]
+fn hooks_of_a_broker_follow_its_clients() {
+    let Some(world) = World::new() else { return };
+    broker_with_hooks(&world, "");
+    let line = |event: &str, reason: &str| {
+        format!(
+            "FERRY6_ADDRESS=2a00::101 FERRY6_CONNECTION=clients FERRY6_EVENT={event} FERRY6_IDENTITY=alice@ferry6 \
+             FERRY6_INTERFACE=ferry0 FERRY6_PREFIX=2a00:0:0:1000::/64 FERRY6_REASON={reason} FERRY6_REMOTE=10.0.0.2:4500"
+        )
+    };
+    let mut broker = world.start("broker");
+    let mut client = world.start("client");
+    world.expect("hooks.log", &[&line("up", "connected")]);
+    assert!(world.ask(&["down"]).contains("down"));
+    world.expect("hooks.log", &[&line("down", "peer_deleted")]);
+    assert!(world.ask(&["up"]).contains("connecting"));
+    world.expect("hooks.log", &[&line("up", "connected")]);
+
+    // In order: `down` has been run when it is over.
+    broker.signal(Signal::SIGTERM);
+    assert!(broker.0.wait().unwrap().success(), "{}", world.read("broker.log"));
+    assert_eq!(world.read("hooks.log").trim(), line("down", "stopped"));
+    world.expect("hooks.log", &[&line("down", "stopped")]);
+    client.end();
+
+    // Killed: its helper sees it.
+    let mut broker = world.start("broker");
+    let client = world.start("client");
+    world.expect("hooks.log", &[&line("up", "connected")]);
+    broker.signal(Signal::SIGKILL);
+    broker.0.wait().unwrap();
+    world.expect("hooks.log", &[&line("down", "killed")]);
+    drop(client);
+
+    // The helper is killed: the broker says so, and goes on.
+    let broker = world.start("broker");
+    kill(world.helper_of(&broker), Signal::SIGKILL).unwrap();
+    until("it is told", || world.read("broker.log").contains("no hooks are run any more"));
+    let _client = world.start("client");
+    until("a client comes in", || world.ask(&["status"]).contains("2a00::101"));
+    assert_eq!(world.read("hooks.log"), "");
+}
+
+/// Clients do not wait for hooks, and there is one process at a time.
+#[test]
+fn a_hook_that_hangs_holds_no_broker() {
+    let Some(world) = World::new() else { return };
+    broker_with_hooks(&world, "test $FERRY6_EVENT = down || sleep 1000");
+    let mut broker = world.start("broker");
+    let mut client = world.start("client");
+    until("the hook runs", || world.read("hooks.log").contains("EVENT=up"));
+    // Meanwhile it comes and goes.
+    for _ in 0..3 {
+        client.end();
+        client = world.start("client");
+        until("it is up", || world.ask(&["status"]).contains("2a00::101"));
+    }
+    assert_eq!(world.read("hooks.log").lines().count(), 1);
+    until("it is killed", || world.read("broker.log").contains("killed after 10 s"));
+    // Of all that came and went, this is left: the one that was up is down, the last one is up.
+    until("the others follow", || world.read("hooks.log").lines().count() >= 3);
+    let log = world.read("hooks.log");
+    let events: Vec<&str> =
+        log.lines().filter_map(|l| l.split("FERRY6_EVENT=").nth(1)?.split(' ').next()).collect();
+    assert_eq!(events, ["up", "down", "up"], "{log}");
+    // It does not wait for ever for the one that hangs now.
+    broker.signal(Signal::SIGTERM);
+    assert!(broker.0.wait().unwrap().success(), "{}", world.read("broker.log"));
+    assert!(world.read("hooks.log").lines().last().unwrap().contains("FERRY6_REASON=stopped"));
 }
 
 /// Whoever may write a hook, or put another in its place, could do anything as root.

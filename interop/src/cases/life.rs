@@ -1,11 +1,13 @@
 //! Beginning and end of tunnels: DELETE, DPD, restarts.
 
-use super::tunnel::{CLIENT_ADDRESS, Extra, FERRY6, Program, Side, Spec, Tunnel, broker6};
+use super::tunnel::{CLIENT_ADDRESS, CLIENT_ID, Extra, FERRY6, Program, Side, Spec, Tunnel, broker6};
 use super::{Case, Env, Peer, Role};
 use crate::traffic;
 use crate::wait_until;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -17,6 +19,13 @@ pub(super) fn cases() -> Vec<Case> {
             Role::Broker,
             "DELETE from strongSwan's client: SAs and lease go, it may come again",
             delete_from_swan_client,
+        ),
+        Case::new(
+            "hooks-broker",
+            Peer::StrongSwan,
+            Role::Broker,
+            "hooks of the broker: up of strongSwan's client once, though it reauthenticates; down after its DELETE",
+            hooks,
         ),
         Case::new(
             "delete-client-by-strongswan",
@@ -121,6 +130,31 @@ pub(super) fn ike_sas(status: &Value) -> Vec<&Value> {
 fn established(side: &Side) -> Result<usize> {
     let status = side.ferry()?.status()?;
     Ok(ike_sas(&status).iter().filter(|sa| sa["children"].as_array().is_some_and(|c| !c.is_empty())).count())
+}
+
+/// What the hooks of the broker are told, in words that are the same each time.
+fn hooks(env: &mut Env) -> Result<()> {
+    let mut spec = Spec::certified(env, Program::StrongSwan, FERRY6)?;
+    spec.swan_connection = "  reauth_time = 3s\n  over_time = 2s\n  rand_time = 0s\n".into();
+    spec.swan_charon = "make_before_break = yes".into();
+    let (hook, log) = (env.dir.join("hook"), env.dir.join("hooks.log"));
+    let words =
+        "$FERRY6_EVENT $FERRY6_IDENTITY $FERRY6_ADDRESS <$FERRY6_PREFIX> $FERRY6_CONNECTION $FERRY6_REASON";
+    std::fs::write(&hook, format!("#!/bin/sh\necho \"{words}\" >>{}\n", log.display()))?;
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
+    write!(spec.ferry_pool, "\n[hooks]\nup = {hook:?}\ndown = {hook:?}\n")?;
+    let tunnel = spec.exercise(env)?;
+    wait_until("strongSwan has authenticated anew twice", Duration::from_secs(15), || {
+        Ok(tunnel.broker.log().matches(" up from ").count() >= 3)
+    })
+    .with_context(|| tunnel.logs())?;
+    let told = || std::fs::read_to_string(&log).unwrap_or_default();
+    let up = format!("up {CLIENT_ID} {CLIENT_ADDRESS} <> clients connected\n");
+    ensure!(told() == up, "the hooks were told:\n{}\n{}", told(), tunnel.logs());
+    tunnel.client.swan()?.terminate()?;
+    let all = format!("{up}down {CLIENT_ID} {CLIENT_ADDRESS} <> clients peer_deleted\n");
+    wait_until("down is run", Duration::from_secs(5), || Ok(told() == all))
+        .with_context(|| format!("the hooks were told:\n{}\n{}", told(), tunnel.logs()))
 }
 
 fn delete_from_swan_client(env: &mut Env) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use super::RUN_DIR;
 use super::connection::{self, Defaults, Sections};
+use super::hooks::Hooks;
 use super::picture::Picture;
 use super::prefixes;
 use super::reader::{Document, Section};
@@ -49,6 +50,8 @@ pub struct Broker {
     pub process: Process,
     /// What goes to the log; `None` where nothing is said.
     pub log: Option<Filter>,
+    /// Programs to run when a client's tunnel is up, and down.
+    pub hooks: Hooks,
     /// What is set for single users.
     pub users: Users,
     /// Where its files are, for when it is read anew.
@@ -156,6 +159,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
     let forwarding = tunnel_section.flag("forwarding").is_none_or(|f| f.value);
     let proxy_ndp = tunnel_section.text("proxy_ndp").map(|f| f.value);
     tunnel_section.finish();
+    let hooks = Hooks::read(root);
 
     let base = Sections::of(root);
     let base_pool = root.section("pool");
@@ -228,6 +232,7 @@ fn read_root(root: &Section<'_>) -> Option<Broker> {
         control,
         process,
         log,
+        hooks,
         users: Users::default(),
         directories: root.document().directories(),
         warnings: Vec::new(),

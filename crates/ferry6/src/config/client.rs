@@ -2,13 +2,14 @@
 
 use super::RUN_DIR;
 use super::connection::{self, Defaults, Sections};
+use super::hooks::Hooks;
 use super::picture::Picture;
 use super::reader::{Document, Section};
 use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
 use super::values::{self, Host};
 use crate::cli::UsageError;
-use crate::helper::{Mode, check_hook};
+use crate::helper::Mode;
 use crate::logging::Filter;
 use crate::sandbox::Process;
 use ferry6_ike::config::{AddressConfig, PrefixWish, RemoteId, Retransmit};
@@ -66,15 +67,6 @@ pub struct Routes {
     pub explicit: Option<Vec<Prefix6>>,
     /// Whether `::/0` may be among them.
     pub default_route: bool,
-}
-
-/// Programs that are run with the rights that the client was started with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hooks {
-    /// When the tunnel is up, or has another address.
-    pub up: Option<PathBuf>,
-    /// When it is down.
-    pub down: Option<PathBuf>,
 }
 
 /// The name of a client's only connection.
@@ -143,15 +135,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
     let dns = [Mode::Auto, Mode::Resolved, Mode::Resolvconf, Mode::Off].map(|mode| (mode.word(), mode));
     let dns = tunnel_section.choice("dns", &dns).map_or(Mode::Auto, |f| f.value);
     tunnel_section.finish();
-    let hooks_section = root.section("hooks");
-    let hook = |key| {
-        let document = root.document();
-        // No file that is read again: not one of those that `path` names.
-        let found = hooks_section.text(key)?.map(|file| document.directory().join(file));
-        document.convert(found, |path| check_hook(path).map(|()| path.clone())).map(|f| f.value)
-    };
-    let hooks = Hooks { up: hook("up"), down: hook("down") };
-    hooks_section.finish();
+    let hooks = Hooks::read(root);
     let sections = Sections::of(root);
     let remote_id = match &broker {
         Some(found) => RemoteId::Exactly(match &found.value {

@@ -3,6 +3,7 @@
 mod broker;
 mod client;
 mod connection;
+mod hooks;
 pub mod keys;
 mod per_cpu;
 pub mod picture;
@@ -18,7 +19,8 @@ pub mod users;
 pub mod values;
 
 pub use broker::{Broker, Pool};
-pub use client::{Client, Hooks, Routes};
+pub use client::{Client, Routes};
+pub use hooks::Hooks;
 pub use tunnel::{Listen, Tunnel};
 pub use users::Users;
 

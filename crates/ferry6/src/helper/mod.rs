@@ -6,7 +6,12 @@
 //! takes the client over can't say anything else.
 //!
 //! When the client is gone, however it ended, the pair's end is, and the helper takes back what it had set.
+//!
+//! A broker with hooks has a helper as well (`ferry6 broker-helper`), for each of its clients: [`broker`] is the broker's end, [`clients`]
+//! the process.
 
+pub mod broker;
+pub mod clients;
 mod dns;
 mod run;
 
@@ -103,7 +108,7 @@ impl Helper {
     /// # Errors
     /// The process can't be started.
     pub fn start(setup: &Setup<'_>) -> anyhow::Result<Self> {
-        if setup.hooks.up.is_none() && setup.hooks.down.is_none() {
+        if setup.hooks.is_empty() {
             match setup.dns.find() {
                 // One that was killed may have left something: who finds nothing to set DNS with can't take it back either.
                 Ok(None) => return Ok(Self::default()),
@@ -111,23 +116,10 @@ impl Helper {
                 Err(text) => tracing::warn!("tunnel.dns: {text}: the broker's DNS servers will not be set"),
             }
         }
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("cannot start the helper")?;
         let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
         command.args(["helper", "--interface", setup.interface, "--dns", setup.dns.word()]);
         command.arg("--record").arg(setup.record).arg("--peer").arg(&setup.peer);
-        for (flag, hook) in [("--up", &setup.hooks.up), ("--down", &setup.hooks.down)] {
-            if let Some(hook) = hook {
-                command.arg(flag).arg(hook);
-            }
-        }
-        // It is no service of its own, and has to do its work after Ctrl-C too.
-        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").process_group(0);
-        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
-        // It is not waited for: it ends after us.
-        drop(command.spawn().context("cannot start the helper")?);
-        ours.set_nonblocking(true).context("cannot start the helper")?;
-        let stream = UnixStream::from_std(ours).context("cannot start the helper")?;
-        Ok(Self { stream: Some(stream), told: None })
+        Ok(Self { stream: Some(spawn(command, setup.hooks)?), told: None })
     }
 
     /// The tunnel is up with this address and these DNS servers.
@@ -173,4 +165,21 @@ impl Helper {
             self.stream = None;
         }
     }
+}
+
+/// Starts a helper, with a pair of sockets to it as its stdin.
+fn spawn(mut command: Command, hooks: &Hooks) -> anyhow::Result<UnixStream> {
+    for (flag, hook) in [("--up", &hooks.up), ("--down", &hooks.down)] {
+        if let Some(hook) = hook {
+            command.arg(flag).arg(hook);
+        }
+    }
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("cannot start the helper")?;
+    // It is no service of its own, and has to do its work after Ctrl-C too.
+    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").process_group(0);
+    command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+    // It is not waited for: it ends after us.
+    drop(command.spawn().context("cannot start the helper")?);
+    ours.set_nonblocking(true).context("cannot start the helper")?;
+    UnixStream::from_std(ours).context("cannot start the helper")
 }

@@ -12,7 +12,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 /// Arguments; everything that this process may do stands in them.
 #[derive(Debug, clap::Args)]
@@ -42,11 +43,7 @@ pub struct Args {
 /// # Errors
 /// No runtime, or stdin that is no such socket.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // The signals that end the client are not for this process: it ends after it. They are ignored by being taken.
-    let taken = runtime.block_on(async {
-        [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal)
-    });
+    let deaf = Deaf::new()?;
     let mut worker = Worker { tool: args.dns.find().unwrap_or(None), args, up: None };
     worker.take_left_over();
     let mut input = BufReader::new(std::io::stdin().lock());
@@ -66,8 +63,25 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     worker.take(Event::Down { reason: Reason::Killed });
-    drop(taken);
+    drop(deaf);
     Ok(ExitCode::SUCCESS)
+}
+
+/// As long as this is there, the signals that end a daemon do nothing to its helper, which ends after it. They are taken, not
+/// ignored: that would go on in the hooks.
+pub(super) struct Deaf {
+    _signals: [std::io::Result<Signals>; 3],
+    _runtime: Runtime,
+}
+
+impl Deaf {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = runtime.block_on(async {
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal)
+        });
+        Ok(Self { _signals: signals, _runtime: runtime })
+    }
 }
 
 struct Worker {
@@ -136,26 +150,36 @@ impl Worker {
 
     fn hook(&self, event: &str, hook: Option<PathBuf>, reason: Reason) {
         let Some(hook) = hook else { return };
-        if let Err(text) = check_hook(&hook) {
-            tracing::error!("hook {event}: {text}; it was not run");
-            return;
-        }
         let (address, dns) = self.up.clone().unwrap_or_default();
-        let mut command = Command::new(&hook);
-        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        command
-            .env("FERRY6_EVENT", event)
-            .env("FERRY6_INTERFACE", &self.args.interface)
-            .env("FERRY6_ADDRESS", address.map(|a| a.to_string()).unwrap_or_default())
-            .env("FERRY6_DNS", dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
-            .env("FERRY6_PEER", &self.args.peer)
-            .env("FERRY6_REASON", reason.word());
-        // What it prints goes to the log.
-        match finish(command.stdin(Stdio::null()), "") {
-            Ok(status) if status.success() => tracing::info!("hook {event}: {} is done", hook.display()),
-            Ok(status) => tracing::warn!("hook {event}: {} failed: {status}", hook.display()),
-            Err(error) => tracing::warn!("hook {event}: {}: {error}", hook.display()),
+        let environment = [
+            ("FERRY6_INTERFACE", self.args.interface.clone()),
+            ("FERRY6_ADDRESS", address.map(|a| a.to_string()).unwrap_or_default()),
+            ("FERRY6_DNS", dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+            ("FERRY6_PEER", self.args.peer.clone()),
+            ("FERRY6_REASON", reason.word().to_owned()),
+        ];
+        match run_hook(&hook, event, &environment, PATIENCE) {
+            Ok(()) => tracing::info!("hook {event}: {} is done", hook.display()),
+            Err(text) => tracing::warn!("hook {event}: {text}"),
         }
+    }
+}
+
+/// Runs a hook with this environment, and nothing else but `PATH`. What it prints goes to the log.
+pub(super) fn run_hook(
+    hook: &Path,
+    event: &str,
+    environment: &[(&str, String)],
+    patience: Duration,
+) -> Result<(), String> {
+    check_hook(hook).map_err(|text| format!("{text}; it was not run"))?;
+    let mut command = Command::new(hook);
+    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("FERRY6_EVENT", event).envs(environment.iter().map(|(name, value)| (name, value)));
+    match finish(command.stdin(Stdio::null()), "", patience) {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{} failed: {status}", hook.display())),
+        Err(error) => Err(format!("{}: {error}", hook.display())),
     }
 }
 
@@ -201,7 +225,7 @@ fn calls(list: Vec<Call>) -> bool {
         let shown = format!("{} {}", call.program, call.arguments.join(" "));
         let mut command = Command::new(call.program);
         command.args(&call.arguments).stdin(Stdio::piped());
-        match finish(&mut command, &call.input) {
+        match finish(&mut command, &call.input, PATIENCE) {
             Ok(status) if status.success() => tracing::debug!("{shown}: done"),
             Ok(status) => {
                 tracing::warn!("DNS: {shown}: {status}");
@@ -217,13 +241,14 @@ fn calls(list: Vec<Call>) -> bool {
 }
 
 /// Runs a program to its end, or to the end of our patience: then it is killed, and all that it started.
-fn finish(command: &mut Command, input: &str) -> std::io::Result<ExitStatus> {
+fn finish(command: &mut Command, input: &str, patience: Duration) -> std::io::Result<ExitStatus> {
     let mut child = command.stdout(std::io::stderr()).process_group(0).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // Short enough for the pipe. A program that does not read it is no fault of ours.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience;
+    let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -234,8 +259,9 @@ fn finish(command: &mut Command, input: &str) -> std::io::Result<ExitStatus> {
                 let _ = killpg(group, Signal::SIGKILL);
             }
             let _ = child.wait();
-            return Err(std::io::Error::other(format!("killed after {} s", PATIENCE.as_secs())));
+            return Err(std::io::Error::other(format!("killed after {} s", patience.as_secs())));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
     }
 }

@@ -105,6 +105,28 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
+        title: "`[hooks]`: programs that a broker runs for each client",
+        role: Role::Broker,
+        keys: &[
+            Key {
+                key: "hooks.up",
+                kind: "path",
+                default: "none",
+                reload: Restart,
+                meaning: "run when a client's tunnel is up; see [below](#hooks-of-a-broker)",
+                example: "\"/etc/ferry6/up\"",
+            },
+            Key {
+                key: "hooks.down",
+                kind: "path",
+                default: "none",
+                reload: Restart,
+                meaning: "run when it is down, however it ended",
+                example: "\"/etc/ferry6/down\"",
+            },
+        ],
+    },
+    Group {
         title: "Broker only",
         role: Role::Broker,
         keys: &[
