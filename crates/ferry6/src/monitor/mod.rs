@@ -10,13 +10,16 @@ mod panels;
 mod theme;
 
 use crate::cli::UsageError;
-use crate::view::ask::{self, Watch};
-use anyhow::Context as _;
+use crate::view::ask::{self, News, Watch};
+use anyhow::{Context as _, bail};
 use app::App;
+use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 use std::io::IsTerminal as _;
+use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use theme::Theme;
@@ -62,40 +65,63 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = signals().context("cannot wait for signals")?;
     let watch = Watch { sockets: args.socket.clone(), probe: true, log: true };
     let news = ask::start(watch).context("cannot start a thread")?;
-    // From here on a panic restores the terminal before it is told.
+    on_terminal(|terminal| show(terminal, &args.socket, &news, &stop))
+}
+
+/// Some thread panicked: the terminal is given back by then, so nobody may draw on it.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Takes the terminal, and gives it back as it was, however this ends: a panic in any thread gives it back before it is told.
+fn on_terminal<T>(work: impl FnOnce(&mut DefaultTerminal) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let mut terminal = ratatui::try_init().context("the terminal does not work")?;
-    let mut app = App::new(Theme::from_environment());
-    let result = (|| {
-        let mut drawn: Option<Instant> = None;
-        let mut fresh = true;
-        loop {
-            while let Ok(news) = news.try_recv() {
-                app.take(news);
-                fresh = true;
-            }
-            if app.views.is_empty() {
-                app.nobody = ask::sockets(&args.socket).err().map(|error| format!("{error:#}"));
-            }
-            if fresh || drawn.is_none_or(|at| at.elapsed() >= REDRAW) {
-                let now = Instant::now();
-                terminal.draw(|frame| draw::draw(frame, &mut app, now))?;
-                drawn = Some(now);
-                fresh = false;
-            }
-            if app.ended || stop.try_recv().is_ok() {
-                return Ok(ExitCode::SUCCESS);
-            }
-            if event::poll(TURN)? {
-                // What else comes is another size: it is drawn anew.
-                if let Event::Key(key) = event::read()? {
-                    app.key(key);
-                }
-                fresh = true;
-            }
-        }
-    })();
+    let restore = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        PANICKED.store(true, Ordering::SeqCst);
+        restore(info);
+    }));
+    let result = work(&mut terminal);
     ratatui::restore();
     result
+}
+
+/// Draws what comes, and does what the keys say, until one of them or a signal ends it.
+fn show(
+    terminal: &mut DefaultTerminal,
+    sockets: &[PathBuf],
+    news: &Receiver<News>,
+    stop: &Receiver<()>,
+) -> anyhow::Result<ExitCode> {
+    let mut app = App::new(Theme::from_environment());
+    let mut drawn: Option<Instant> = None;
+    let mut fresh = true;
+    loop {
+        if PANICKED.load(Ordering::SeqCst) {
+            bail!("a part of the monitor failed, as told above; this is a fault of ferry6: please report it");
+        }
+        while let Ok(news) = news.try_recv() {
+            app.take(news);
+            fresh = true;
+        }
+        if app.views.is_empty() {
+            app.nobody = ask::sockets(sockets).err().map(|error| format!("{error:#}"));
+        }
+        if fresh || drawn.is_none_or(|at| at.elapsed() >= REDRAW) {
+            let now = Instant::now();
+            terminal.draw(|frame| draw::draw(frame, &mut app, now))?;
+            drawn = Some(now);
+            fresh = false;
+        }
+        if app.ended || stop.try_recv().is_ok() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if event::poll(TURN)? {
+            // What else comes is another size: it is drawn anew.
+            if let Event::Key(key) = event::read()? {
+                app.key(key);
+            }
+            fresh = true;
+        }
+    }
 }
 
 /// SIGTERM, SIGHUP and, from elsewhere than the keyboard, SIGINT end it in order.

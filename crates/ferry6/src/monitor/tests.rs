@@ -1,5 +1,6 @@
 //! The screen, drawn in memory.
 
+mod panics;
 mod picture;
 
 use super::app::{App, Screen};
