@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
+const UNREACHABLE: u8 = 1;
 /// Octets of ICMPv6 in a ping.
 const PING_LEN: usize = 64;
 
@@ -28,6 +29,8 @@ pub struct PingCount {
     pub received: u32,
     /// Replies that came twice.
     pub duplicates: u32,
+    /// "No route to destination" (RFC 4443 section 3.1), from whoever is on the way.
+    pub no_route: u32,
 }
 
 impl PingCount {
@@ -96,6 +99,19 @@ pub fn ping_marked(host: &Host, to: Ipv6Addr, count: u32, mark: Mark) -> Result<
     setsockopt(&socket, sockopt::Ipv6DontFrag, &true)?;
     let len = mark.octets - 40;
     ping_with(&socket, to, Duration::from_millis(20), count, len, &AtomicBool::new(false))
+}
+
+/// Pings from this address of the host.
+pub fn ping_from(host: &Host, from: Ipv6Addr, to: Ipv6Addr, count: u32) -> Result<PingCount> {
+    let socket = host.run(ping_socket)?;
+    socket.bind(&SocketAddrV6::new(from, 0, 0, 0).into())?;
+    ping(&socket, to, Duration::from_millis(20), count, &AtomicBool::new(false))
+}
+
+/// Pings of this size, which the host cuts into fragments where they do not fit.
+pub fn ping_large(host: &Host, to: Ipv6Addr, count: u32, octets: usize) -> Result<PingCount> {
+    let socket = host.run(ping_socket)?;
+    ping_with(&socket, to, Duration::from_millis(50), count, octets, &AtomicBool::new(false))
 }
 
 /// The same from the network namespace of this process.
@@ -189,6 +205,10 @@ fn ping_with(
                     }
                     None => {}
                 }
+            }
+            // The packet that it is about is quoted: its identifier is ours.
+            Ok(n) if n >= 54 && buffer[..2] == [UNREACHABLE, 0] && buffer[52..54] == identifier => {
+                result.no_route += 1;
             }
             Ok(_) => {}
             Err(e)

@@ -766,16 +766,10 @@ fn negotiate_child(
         return Err(Refusal::new(notify::NO_PROPOSAL_CHOSEN, why));
     }
     let selected = child::choose(&Terms::of(connection), payloads, None)?;
-    let mut lease = match connection.addresses {
+    let lease = match connection.addresses {
         AddressConfig::Assign => assign(endpoint, common, connection, remote_id, payloads)?,
         AddressConfig::None | AddressConfig::Request { .. } => Lease::default(),
     };
-    // Who did not ask, for want of the attribute, may know of its prefix all the same: its selectors tell.
-    let asked = |c: &Config| c.values(attribute::INTERNAL_IP6_PREFIX).next().is_some();
-    if !payloads.config.as_ref().is_some_and(asked) {
-        let offered = payloads.ts_initiator.as_deref().unwrap_or_default();
-        lease.prefix = lease.prefix.filter(|p| offered.iter().any(|ts| p.selector().contains(ts)));
-    }
     let local = child::local_policy(connection, &lease);
     let remote = child::remote_policy(connection, &lease);
     let ipcomp = connection.ipcomp;

@@ -13,6 +13,7 @@ mod keylog;
 mod life;
 mod monitor;
 mod per_cpu;
+mod prefixes;
 mod refusals;
 mod rekey;
 mod revocation;
@@ -130,6 +131,7 @@ pub fn all() -> Vec<Case> {
         auth::cases(),
         rekey::cases(),
         per_cpu::cases(),
+        prefixes::cases(),
         soak::cases(),
         life::cases(),
         roaming::cases(),

@@ -255,6 +255,7 @@ impl Guest {
             unsent: number("unsent"),
             received: number("received"),
             duplicates: number("duplicates"),
+            ..PingCount::default()
         })
     }
 

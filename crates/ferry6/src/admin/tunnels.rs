@@ -166,12 +166,12 @@ pub fn configurations(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(tunnels(directory)?.into_iter().map(|t| t.configuration).collect())
 }
 
-/// The configuration of one of them.
+/// The configuration of one of them, or of the only one.
 ///
 /// # Errors
-/// There is none of this name.
-pub fn configuration(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
-    Ok(tunnel(directory, Some(name))?.configuration)
+/// There is none of this name, or there are several.
+pub fn configuration(directory: &Path, name: Option<&str>) -> anyhow::Result<PathBuf> {
+    Ok(tunnel(directory, name)?.configuration)
 }
 
 /// Brings a tunnel up and leaves it in the background.

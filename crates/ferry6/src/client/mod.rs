@@ -2,6 +2,8 @@
 
 mod backoff;
 pub mod guard;
+pub mod lan;
+pub mod radvd;
 mod roam;
 
 use crate::admin;
@@ -19,12 +21,13 @@ use crate::sandbox::Files;
 use backoff::{Backoff, Failure};
 use ferry6_crypto::SecureRandom;
 use ferry6_crypto::provider::OsRandom;
-use ferry6_ike::config::{AddressConfig, EndpointConfig, RemoteId, Settings};
+use ferry6_ike::config::{AddressConfig, EndpointConfig, PrefixWish, RemoteId, Settings};
 use ferry6_ike::event::{Closed, Established, IkeSaId, Lease};
 use ferry6_ike::{Prefix6, TrafficSelector};
 use ferry6_tun_router::RouterEvent;
 use ferry6_tun_router::router::ChildInfo;
 use guard::Guard;
+use lan::Lan;
 use roam::{Network, Reauth};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -37,6 +40,7 @@ const EXAMPLES: &str = "\
 Examples:
   ferry6 client join alice.ferry6                   take an invitation
   ferry6 client up alice                            in the background; then status, down
+  ferry6 client radvd alice                         router advertisements for the LAN behind it
   ferry6 client --check                             is /etc/ferry6/client.toml right?
   ferry6 client --config client.toml --log debug
   ferry6 status                                     address, routes, SAs
@@ -76,6 +80,8 @@ pub enum Command {
     Down(admin::tunnels::DownArgs),
     /// Show tunnels.
     Status(admin::tunnels::StatusArgs),
+    /// Print the configuration of radvd for the networks behind a tunnel.
+    Radvd(radvd::Args),
 }
 
 /// Runs the client in the foreground until SIGINT or SIGTERM.
@@ -88,6 +94,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(Command::Up(args)) => return admin::tunnels::up(args),
         Some(Command::Down(args)) => return admin::tunnels::down(args),
         Some(Command::Status(args)) => return admin::tunnels::status(args),
+        Some(Command::Radvd(args)) => return radvd::run(args),
         None => {}
     }
     let config = config::client(&args.config)?;
@@ -110,6 +117,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(path: PathBuf, config: Client, keylog: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let net = Net::new()?;
     let guard = Guard::start(&config, &net).await?;
+    let lan = Lan::start(&config, &net).await?;
     let mobike = config.connection.mobike && config.listen.address.is_unspecified();
     let addresses = if mobike { net.uplink_addresses().await.unwrap_or_default() } else { Vec::new() };
     let watch = Watch::new()?;
@@ -146,7 +154,7 @@ async fn serve(path: PathBuf, config: Client, keylog: Option<PathBuf>) -> anyhow
     let mut daemon = prepared.start(endpoint, None, files)?;
     tracing::info!("client {} of {}, device {}", config.connection.local_id, config.broker, daemon.device());
     let (resolved, mut resolutions) = mpsc::channel(1);
-    let mut tunnel = Tunnel::new(path, config, guard, helper, resolved);
+    let mut tunnel = Tunnel::new(path, config, guard, lan, helper, resolved);
     let mut notices = Notices::default();
     tunnel.try_now();
     loop {
@@ -159,6 +167,7 @@ async fn serve(path: PathBuf, config: Client, keylog: Option<PathBuf>) -> anyhow
                 reload::answer(&daemon.supervisor, tunnel.reload(&daemon)).await;
             }
             () = daemon.supervisor.due() => daemon.supervisor.alive(&daemon.handle),
+            () = tunnel.lan.wait() => tunnel.lan.look(&daemon.net).await,
             () = watch.changed() => tunnel.network_changed(&daemon).await?,
             Some(result) = resolutions.recv() => tunnel.connect(&daemon, result).await?,
             () = sleep_until(retry), if retry.is_some() => tunnel.try_now(),
@@ -235,6 +244,7 @@ struct Tunnel {
     remote_ts: Vec<TrafficSelector>,
     applied: Applied,
     guard: Guard,
+    lan: Lan,
     helper: Helper,
     network: Network,
     reauth: Reauth,
@@ -244,6 +254,7 @@ struct Tunnel {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Applied {
     address: Option<Ipv6Addr>,
+    prefix: Option<Prefix6>,
     routes: Vec<Prefix6>,
 }
 
@@ -252,6 +263,7 @@ impl Tunnel {
         path: PathBuf,
         config: Client,
         guard: Guard,
+        lan: Lan,
         helper: Helper,
         resolved: mpsc::Sender<Result<Vec<Ipv4Addr>, String>>,
     ) -> Self {
@@ -271,6 +283,7 @@ impl Tunnel {
             remote_ts: Vec::new(),
             applied: Applied::default(),
             guard,
+            lan,
             helper,
             network: Network::default(),
             reauth: Reauth::default(),
@@ -283,6 +296,9 @@ impl Tunnel {
         tokio::select! {
             () = self.helper.stop() => {}
             () = daemon.stop.recv() => tracing::warn!("forced to stop: hooks and DNS are not waited for"),
+        }
+        if let Err(error) = self.lan.clear(&daemon.net).await {
+            tracing::warn!("{error:#}");
         }
         if let Err(error) = self.guard.open(&daemon.net).await {
             tracing::warn!("{error:#}");
@@ -390,7 +406,15 @@ impl Tunnel {
             (true, true) => "both behind NAT",
         };
         let address = up.lease.address.map_or_else(|| "no address".to_owned(), |a| format!("{a}/128"));
-        tracing::info!("tunnel up: {} at {}, {address}, {nat}", up.remote_id, up.path.remote);
+        let prefix = up.lease.prefix.map_or_else(String::new, |p| format!(", prefix {p}"));
+        tracing::info!("tunnel up: {} at {}, {address}{prefix}, {nat}", up.remote_id, up.path.remote);
+        let wish = match self.config.connection.addresses {
+            AddressConfig::Request { prefix, .. } => prefix,
+            AddressConfig::None | AddressConfig::Assign => PrefixWish::None,
+        };
+        if wish != PrefixWish::None && up.lease.prefix.is_none() {
+            tracing::warn!("the broker routes no prefix to us, though tunnel.prefix asks for one");
+        }
         if !up.lease.dns.is_empty() {
             let list: Vec<String> = up.lease.dns.iter().map(ToString::to_string).collect();
             tracing::info!("DNS servers that the broker tells: {}", list.join(", "));
@@ -452,6 +476,7 @@ impl Tunnel {
         let wanted = if up {
             Applied {
                 address: self.lease.address,
+                prefix: self.lease.prefix,
                 routes: wanted_routes(&self.config.routes, &self.remote_ts),
             }
         } else {
@@ -482,6 +507,11 @@ impl Tunnel {
         }
         if let Some(address) = self.applied.address.filter(|_| !same_source) {
             net.remove_address(tun, address).await?;
+        }
+        if up {
+            self.lan.up(net, tun, wanted.prefix, &wanted.routes).await?;
+        } else {
+            self.lan.lost(net, tun).await?;
         }
         if up && !wanted.routes.is_empty() {
             let list: Vec<String> = wanted.routes.iter().map(ToString::to_string).collect();
@@ -602,6 +632,7 @@ impl Tunnel {
         self.state = State::Down;
         self.reason = Some("by command".to_owned());
         self.unapply(daemon).await?;
+        self.lan.clear(&daemon.net).await?;
         self.guard.open(&daemon.net).await
     }
 
@@ -630,7 +661,10 @@ impl Tunnel {
             }
             State::Down => ("down", None),
         };
+        let (prefix, lan) = self.lan.status();
         ClientStatus {
+            prefix,
+            lan,
             broker: self.config.broker.to_string(),
             broker_address: self.broker,
             state: state.to_owned(),

@@ -4,7 +4,7 @@ use super::RUN_DIR;
 use super::connection::{self, Defaults, Sections};
 use super::hooks::Hooks;
 use super::picture::Picture;
-use super::reader::{Document, Section};
+use super::reader::{Document, Found, Section};
 use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
 use super::values::{self, Host};
@@ -36,6 +36,8 @@ pub struct Client {
     pub tunnel: Tunnel,
     /// Which routes go into the tunnel.
     pub routes: Routes,
+    /// Interfaces of the networks behind us, which get a part of the prefix each.
+    pub lan: Vec<String>,
     /// What belongs into the tunnel is unreachable while there is none.
     pub leak_guard: bool,
     /// How the broker's DNS servers are set.
@@ -119,6 +121,26 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         "any" => Ok(PrefixWish::Any),
         prefix => prefix.parse().map(PrefixWish::This),
     });
+    let lan = tunnel_section.list("lan", "the name of an interface like \"eth1\"", interface);
+    let prefix = match (&lan, prefix) {
+        (Some(lan), None) => Some(Found { value: PrefixWish::Any, at: lan.at.clone(), key: lan.key.clone() }),
+        (Some(lan), Some(prefix)) if prefix.value == PrefixWish::None => {
+            let text =
+                "an interface gets an address of a prefix, and `tunnel.prefix = \"none\"` asks for none";
+            root.document().problem(lan, text);
+            Some(prefix)
+        }
+        (_, prefix) => prefix,
+    };
+    let lan = lan.map_or_else(Vec::new, |found| found.value);
+    for (n, name) in lan.iter().enumerate() {
+        if lan[..n].iter().any(|other| other.value == name.value) {
+            root.document().problem(name, format!("{} is there twice", name.value));
+        }
+        if name.value == tunnel.device {
+            root.document().problem(name, format!("{} is the tunnel itself", name.value));
+        }
+    }
     let addresses = match (addresses, &prefix) {
         (AddressConfig::Request { address, .. }, Some(prefix)) => {
             AddressConfig::Request { address, prefix: prefix.value }
@@ -163,6 +185,7 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         retransmit,
         tunnel,
         routes,
+        lan: lan.into_iter().map(|name| name.value).collect(),
         leak_guard,
         dns,
         hooks,
@@ -175,4 +198,14 @@ fn read_root(root: &Section<'_>) -> Option<Client> {
         secrets: Secrets::default(),
         picture: Picture::default(),
     })
+}
+
+/// An interface's name (15 octets at most, as `IFNAMSIZ` has it).
+fn interface(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty() && text.len() < 16 && !text.contains(|c: char| c == '/' || c.is_whitespace());
+    if fits && text != "." && text != ".." {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("expected the name of an interface like \"eth1\", found {text:?}"))
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::connect;
 use super::{Rekey, Request, Response};
-use crate::client::guard;
+use crate::client::lan;
 use crate::net::Net;
 use anyhow::bail;
 use std::os::unix::net::UnixStream;
@@ -101,10 +101,13 @@ fn daemon_runs(socket: Option<&Path>) -> bool {
 /// The kernel refused.
 pub fn open_guard() -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let list = runtime.block_on(async { guard::remove_left_over(&Net::new()?).await })?;
+    let list = runtime.block_on(async { lan::remove_left_over(&Net::new()?).await })?;
     if !list.is_empty() {
         let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-        println!("no client is running; the leak guard that one left is open now: {}", list.join(", "));
+        println!(
+            "no client is running; what one left is taken away, its leak guard among it: {}",
+            list.join(", ")
+        );
     }
     Ok(!list.is_empty())
 }

@@ -158,6 +158,12 @@ pub struct ClientStatus {
     pub retry_in: Option<u64>,
     /// Our address in the tunnel.
     pub address: Option<Ipv6Addr>,
+    /// The prefix that is routed to us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The networks behind us, in router mode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lan: Vec<LanStatus>,
     /// DNS servers that the broker told.
     pub dns: Vec<Ipv6Addr>,
     /// Routes into the tunnel.
@@ -165,6 +171,18 @@ pub struct ClientStatus {
     /// The leak guard: absent where it is off; else what is unreachable but through the tunnel, nothing after `down`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub leak_guard: Option<Vec<String>>,
+}
+
+/// A network behind a client (`tunnel.lan`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanStatus {
+    /// Its interface.
+    pub interface: String,
+    /// Our address there, of 64 bits; absent where the prefix has no network for it, or there is no prefix.
+    pub address: Option<Ipv6Addr>,
+    /// The interface is not there, or took no address.
+    #[serde(default)]
+    pub missing: bool,
 }
 
 /// What only a broker has.

@@ -68,6 +68,17 @@ fn head(out: &mut String, status: &Status) {
         if let Some(address) = client.address {
             line!(out, "  address {address}/128");
         }
+        if let Some(prefix) = &client.prefix {
+            line!(out, "  prefix  {prefix}");
+        }
+        for lan in &client.lan {
+            let has = match lan.address {
+                Some(address) if lan.missing => format!("should have {address}/64: is it there, and up?"),
+                Some(address) => format!("{address}/64"),
+                None => "has no network".to_owned(),
+            };
+            line!(out, "  lan     {} {has}", lan.interface);
+        }
         if !client.routes.is_empty() {
             line!(out, "  routes  {}", client.routes.join(", "));
         }

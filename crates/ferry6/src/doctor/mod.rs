@@ -211,7 +211,7 @@ fn targets(args: &Args) -> anyhow::Result<Vec<(Role, PathBuf)>> {
     let mut list = Vec::new();
     if args.role != Some(Role::Broker) {
         if let Some(name) = &args.name {
-            let path = admin::tunnels::configuration(directory, name)?;
+            let path = admin::tunnels::configuration(directory, Some(name))?;
             return Ok(vec![(Role::Client, path)]);
         }
         let plain = directory.join("client.toml");

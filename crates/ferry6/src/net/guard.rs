@@ -3,11 +3,11 @@
 //! For each prefix that the tunnel takes stands an `unreachable` route one metric behind the tunnel's own. It belongs to no
 //! device, so that it stands while the device is absent, and after a crash; the next client takes it over.
 
-use super::{Net, ROUTE_PROTOCOL, explain, is_errno};
+use super::{Net, ROUTE_PROTOCOL, destination, explain, is_errno, prefix};
 use anyhow::Context as _;
 use ferry6_ike::Prefix6;
 use futures_util::TryStreamExt as _;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::RouteMessageBuilder;
 use std::net::Ipv6Addr;
 
@@ -37,20 +37,16 @@ impl Net {
         while let Some(message) = routes.try_next().await.map_err(explain)? {
             if message.header.kind != RouteType::Unreachable
                 || message.header.protocol != RouteProtocol::Other(ROUTE_PROTOCOL)
+                // Those of a prefix that is routed to us.
+                || prefix::is_last(&message)
             {
                 continue;
             }
-            let len = message.header.destination_prefix_length;
-            let mut to = Prefix6 { address: Ipv6Addr::UNSPECIFIED, len };
-            let mut metric = 0;
-            for attribute in &message.attributes {
-                match attribute {
-                    RouteAttribute::Destination(RouteAddress::Inet6(address)) => to.address = *address,
-                    RouteAttribute::Priority(priority) => metric = *priority,
-                    _ => {}
-                }
-            }
-            list.push(GuardRoute { to, metric, message });
+            let metric = message.attributes.iter().find_map(|a| match a {
+                RouteAttribute::Priority(priority) => Some(*priority),
+                _ => None,
+            });
+            list.push(GuardRoute { to: destination(&message), metric: metric.unwrap_or(0), message });
         }
         Ok(list)
     }

@@ -2,6 +2,7 @@
 
 pub mod guard;
 pub mod picture;
+pub mod prefix;
 pub mod proxy;
 pub mod resolve;
 pub mod sysctl;
@@ -68,6 +69,18 @@ fn explain(error: Error) -> anyhow::Error {
     match error {
         Error::NetlinkError(message) => anyhow!("{}", message.to_io()),
         other => anyhow!("{other}"),
+    }
+}
+
+/// Where a route leads.
+fn destination(message: &RouteMessage) -> Prefix6 {
+    let address = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(*address),
+        _ => None,
+    });
+    Prefix6 {
+        address: address.unwrap_or(Ipv6Addr::UNSPECIFIED),
+        len: message.header.destination_prefix_length,
     }
 }
 
@@ -270,14 +283,13 @@ impl Net {
                 continue;
             }
             let mut route = Route {
-                to: Prefix6 { address: Ipv6Addr::UNSPECIFIED, len: message.header.destination_prefix_length },
+                to: destination(&message),
                 interface: None,
                 metric: 0,
                 protocol: message.header.protocol,
             };
             for attribute in &message.attributes {
                 match attribute {
-                    RouteAttribute::Destination(RouteAddress::Inet6(address)) => route.to.address = *address,
                     RouteAttribute::Oif(index) => route.interface = Some(*index),
                     RouteAttribute::Priority(metric) => route.metric = *metric,
                     _ => {}

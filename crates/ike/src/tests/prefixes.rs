@@ -76,20 +76,24 @@ fn a_broker_without_any_gives_the_address_alone() {
     check(&pair, None, &["2a00::101/128"]);
 }
 
-/// As strongSwan, which does not know the attribute: selectors alone tell.
+/// As strongSwan, which does not know the attribute, and leaves selectors away that another one covers: whatever it offers, what
+/// is routed to it is in the answer, and nothing else.
 #[test]
-fn who_does_not_ask_but_offers_selectors_of_it_has_what_is_routed_to_it() {
-    let with = |offer: &[&str]| {
-        let offer = ts(offer);
-        let pair = pair_with(PrefixWish::None, Some("2a00:0:0:1::/64"), |client, _| client.local_ts = offer);
+fn who_does_not_ask_has_what_is_routed_to_it() {
+    let both = ts(&["2a00::101/128", "2a00:0:0:1::/64"]);
+    for offer in [&["::/0"][..], &["::/0", "2a00:0:0:1::/64"], &["2a00::/16"], &["::/0", "2a00:0:0:9::/64"]] {
+        let offered = ts(offer);
+        let pair =
+            pair_with(PrefixWish::None, Some("2a00:0:0:1::/64"), |client, _| client.local_ts = offered);
         assert_eq!(pair.client.established()[0].lease.prefix, None, "it was not told");
-        pair.broker.live()[0].remote_ts.clone()
-    };
-    assert_eq!(with(&["::/0", "2a00:0:0:1::/64"]), ts(&["2a00::101/128", "2a00:0:0:1::/64"]));
-    assert_eq!(with(&["::/0", "2a00:0:0:1::/80"]), ts(&["2a00::101/128", "2a00:0:0:1::/64"]));
-    // One who knows of none would not expect its traffic.
-    assert_eq!(with(&["::/0"]), ts(&["2a00::101/128"]));
-    assert_eq!(with(&["::/0", "2a00:0:0:9::/64"]), ts(&["2a00::101/128"]));
+        assert_eq!(pair.broker.live()[0].remote_ts, both, "{offer:?}");
+        // Its own policy is the address.
+        assert_eq!(pair.client.live()[0].local_ts, ts(&["2a00::101/128"]), "{offer:?}");
+    }
+    // Who offers less has less.
+    let offered = ts(&["2a00::/64", "2a00:0:0:1::/80"]);
+    let pair = pair_with(PrefixWish::None, Some("2a00:0:0:1::/64"), |client, _| client.local_ts = offered);
+    assert_eq!(pair.broker.live()[0].remote_ts, ts(&["2a00::101/128", "2a00:0:0:1::/80"]));
 }
 
 #[test]

@@ -49,6 +49,14 @@ pub(super) const GROUPS: &[Group] = &[
                 example: "\"any\"",
             },
             Key {
+                key: "tunnel.lan",
+                kind: "interface, or several",
+                default: "none",
+                reload: Restart,
+                meaning: "router mode, see [router.md](router.md): each of these interfaces gets a network of 64 bits of our prefix, and IPv6 is forwarded between them and the tunnel. With it `tunnel.prefix` is `\"any\"` where nothing is said",
+                example: "\"eth1\"",
+            },
+            Key {
                 key: "tunnel.default_route",
                 kind: "true, false",
                 default: "`true`",
