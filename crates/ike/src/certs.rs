@@ -207,6 +207,15 @@ pub fn check_own(leaf: &CertificateDer<'_>, identity: &Identity, wall: SystemTim
     check_identity(&leaf, identity)
 }
 
+/// Whether a peer that looks at the purposes of our own certificate, as [`verify_peer`] does, will take it. Not all do: RFC 4945
+/// section 5.1.3.12 leaves it to them.
+///
+/// # Errors
+/// [`CertError::Usage`], [`CertError::Unreadable`].
+pub fn check_own_purposes(leaf: &CertificateDer<'_>) -> Result<(), CertError> {
+    check_purposes(&read(leaf)?)
+}
+
 /// Checks a trust anchor when it is loaded, so that a useless one is told at once. Returns its subject.
 ///
 /// # Errors
@@ -380,8 +389,8 @@ fn check_ca_usage(ca: &X509Certificate<'_>) -> Result<(), CertError> {
     }
 }
 
-/// What `webpki` would check in a leaf.
-fn check_pinned(leaf: &X509Certificate<'_>) -> Result<(), CertError> {
+/// ExtendedKeyUsage: none, or one that suits IKE.
+fn check_purposes(leaf: &X509Certificate<'_>) -> Result<(), CertError> {
     let unreadable = || usage(leaf, "its ExtendedKeyUsage cannot be read");
     if let Some(extension) =
         leaf.get_extension_unique(&OID_X509_EXT_EXTENDED_KEY_USAGE).map_err(|_| unreadable())?
@@ -394,6 +403,12 @@ fn check_pinned(leaf: &X509Certificate<'_>) -> Result<(), CertError> {
             return Err(usage(leaf, WRONG_PURPOSE));
         }
     }
+    Ok(())
+}
+
+/// What `webpki` would check in a leaf.
+fn check_pinned(leaf: &X509Certificate<'_>) -> Result<(), CertError> {
+    check_purposes(leaf)?;
     let unknown = leaf.iter_extensions().find(|extension| {
         extension.critical
             && !matches!(

@@ -1,6 +1,9 @@
 //! `ferry6 doctor`: nothing to find where all is well, and each fault of docs/troubleshooting.md found where it is provoked.
 //! Several to a case, one after the other, each taken back before the next.
 
+mod certificates;
+mod sandbox;
+
 use super::tunnel::{
     BROKER_ID, CLIENT_ADDRESS, CLIENT_ID, FERRY6, Program, Side, Spec, Tunnel, certificates, ip,
 };
@@ -16,6 +19,7 @@ use serde::Deserialize;
 use std::net::{Ipv6Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 const KEY: KeyType = KeyType::Ecdsa256;
@@ -39,6 +43,13 @@ pub(super) fn cases() -> Vec<Case> {
         case("refused", Role::Both, "doctor: what the broker refuses, as both sides see it", refused),
         case("files", Role::Client, "doctor: certificates, clock, names, ports, device, rights", files),
         case("broker", Role::Broker, "doctor: what a broker's machine lacks", broker),
+        case(
+            "sandbox",
+            Role::Client,
+            "doctor: a kernel without landlock and seccomp; switched off",
+            sandbox::case,
+        ),
+        case("certificates", Role::Client, "doctor: wrong key usages, broken chains", certificates::case),
     ];
     list.push(Case::new(
         "doctor-strongswan",
@@ -93,7 +104,7 @@ impl Findings {
         Self::read(&mut command)
     }
 
-    fn read(command: &mut std::process::Command) -> Result<Self> {
+    fn read(command: &mut Command) -> Result<Self> {
         let output = command.output().context("cannot start ferry6 doctor")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let reports: Vec<Report> = serde_json::from_str(&text)

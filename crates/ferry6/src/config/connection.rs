@@ -289,6 +289,12 @@ fn read_local(
     for warning in check.warnings {
         document.warn(format!("{}: {warning}", cert.value.display()));
     }
+    if right_so_far && let Err(error) = certs::check_own_purposes(leaf) {
+        document.warn(format!(
+            "{}: {error}; ferry6 as the peer will refuse it, others may",
+            cert.value.display()
+        ));
+    }
     let id = match id {
         Some(id) => {
             // As a peer will check it: a peer tells no more than AUTHENTICATION_FAILED.
@@ -305,7 +311,12 @@ fn read_local(
         }
         None if id_wrong => return None,
         None => match own_identity(leaf, prefer_email) {
-            Some(id) => id,
+            Some(id) => {
+                if right_so_far && let Err(error) = certs::check_own(leaf, &id, now) {
+                    document.problem(&cert, format!("{}: {error}", cert.value.display()));
+                }
+                id
+            }
             None => {
                 local.missing("id", "the certificate has no SAN and no subject to take it from");
                 return None;

@@ -71,7 +71,9 @@ fn one(
     for warning in check.warnings {
         found.warn(warning, RENEW);
     }
-    match local.id.as_deref().map(values::identity) {
+    // By default it is one of those that stand in the certificate.
+    let own = || keys::identities(leaf).ok()?.into_iter().next().map(Ok);
+    match local.id.as_deref().map(values::identity).or_else(own) {
         None => {}
         Some(Err(error)) => found.fail(format!("local.id: {error}"), "an identity that stands in the certificate"),
         Some(Ok(identity)) => match certs::check_own(leaf, &identity, now) {
@@ -83,9 +85,15 @@ fn one(
             ),
             Err(error) => found.fail(
                 error.to_string(),
-                "a certificate for IKE: keyUsage digitalSignature, no extendedKeyUsage that forbids it",
+                "have a certificate issued whose keyUsage has digitalSignature, or that has none",
             ),
         },
+    }
+    if let Err(error) = certs::check_own_purposes(leaf) {
+        found.warn(
+            format!("{error}; ferry6 as the peer refuses it, others may"),
+            "have a certificate issued with extendedKeyUsage ipsecIKE, serverAuth or clientAuth, or without any",
+        );
     }
     chain_order(chain, found);
     revoked(crypto, local, chain, found);

@@ -348,6 +348,7 @@ fn extended_key_usage() {
         assert_eq!(result.is_ok(), good, "{purposes:?}");
         // The two ways of checking agree.
         assert_eq!(simple(std::slice::from_ref(&leaf), &[&leaf]).is_ok(), good, "{purposes:?}");
+        assert_eq!(check_own_purposes(&leaf).is_ok(), good, "{purposes:?}");
         if !good {
             assert!(problem(result).contains("ipsecIKE"));
         }
