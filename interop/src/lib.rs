@@ -14,6 +14,7 @@ mod guest;
 mod iked;
 mod perf;
 mod pki;
+mod rogue;
 mod runner;
 mod soak;
 mod strongswan;

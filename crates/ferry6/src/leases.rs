@@ -4,6 +4,7 @@
 //! been unused for longest go to somebody else; a lease in use never does.
 
 mod prefixes;
+mod store;
 
 use crate::config::Pool;
 use crate::config::values::Range6;
@@ -12,38 +13,15 @@ use ferry6_ike::config::{AddressPool, LeaseError, LeaseRequest};
 use ferry6_ike::event::{IkeSaId, Lease};
 use ferry6_ike::{Identity, Prefix6};
 use prefixes::Prefixes;
-use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Identity to address (16 octets) and time of last use (seconds since 1970, 8 octets, big endian).
-const LEASES: TableDefinition<'_, &str, [u8; 24]> = TableDefinition::new("leases-v1");
-
-/// The store's file in the state directory.
-pub const FILE: &str = "leases.redb";
-
-/// Why the store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process has it.
-    #[error("{0} is in use by another process: is another broker running with the same state_dir?")]
-    InUse(String),
-    /// Anything else.
-    #[error("{path}: {text}")]
-    Other {
-        /// File or directory.
-        path: String,
-        /// Cause and remedy.
-        text: String,
-    },
-}
+pub use store::{FILE, StoreError, identity_text, open_store};
 
 /// One lease, for `status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +111,8 @@ impl Leases {
             .map_err(|e| fault(state_dir, format!("cannot make the directory: {e}; see state_dir")))?;
         let path = state_dir.join(FILE);
         let store = open_store(&path)?;
-        let mut records = load(&store).map_err(|e| fault(&path, format!("cannot read the leases: {e}")))?;
+        let mut records =
+            store::load(&store).map_err(|e| fault(&path, format!("cannot read the leases: {e}")))?;
         // Of two that had one address (it was fixed for the second for a while) the later one keeps it.
         records.sort_by_key(|(_, record)| Reverse(record.last_used));
         let prefixes =
@@ -195,28 +174,13 @@ impl Leases {
     }
 }
 
-/// Opens the store, or makes it.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn open_store(path: &Path) -> Result<Database, StoreError> {
-    let fault = |text: String| StoreError::Other { path: path.display().to_string(), text };
-    let file = sandbox::open_state(path).map_err(|e| fault(format!("cannot open the leases: {e}")))?;
-    FileBackend::new(file).and_then(|backend| Database::builder().create_with_backend(backend)).map_err(|e| {
-        match e {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
-            other => fault(format!("cannot open the leases: {other}")),
-        }
-    })
-}
-
 /// What the store of a broker that does not run tells, by address.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn stored(store: &Database) -> Result<Vec<LeaseStatus>, redb::Error> {
     let prefixes: HashMap<Identity, prefixes::Record> = prefixes::load(store)?.into_iter().collect();
-    let mut list: Vec<LeaseStatus> = load(store)?
+    let mut list: Vec<LeaseStatus> = store::load(store)?
         .into_iter()
         .map(|(identity, record)| LeaseStatus {
             address: record.address,
@@ -258,43 +222,6 @@ impl AddressPool for Leases {
     fn release(&mut self, ike: IkeSaId) {
         self.lock().release(ike);
     }
-}
-
-/// The identity in the store: equal ones have the same text.
-pub fn identity_text(identity: &Identity) -> String {
-    match identity {
-        Identity::Fqdn(_) => identity.to_string().to_ascii_lowercase(),
-        Identity::Rfc822(address) => match address.rsplit_once('@') {
-            Some((local, domain)) => {
-                Identity::Rfc822(format!("{local}@{}", domain.to_ascii_lowercase())).to_string()
-            }
-            None => identity.to_string(),
-        },
-        _ => identity.to_string(),
-    }
-}
-
-fn load(store: &Database) -> Result<Vec<(Identity, Record)>, redb::Error> {
-    // A write transaction makes the table where the store is new.
-    let transaction = store.begin_write()?;
-    transaction.open_table(LEASES)?;
-    transaction.commit()?;
-    let table = store.begin_read()?.open_table(LEASES)?;
-    let mut records = Vec::new();
-    for entry in table.iter()? {
-        let (identity, value) = entry?;
-        let value = value.value();
-        let (address, time) = value.split_at(16);
-        if let (Ok(identity), Ok(address), Ok(time)) =
-            (Identity::from_str(identity.value()), <[u8; 16]>::try_from(address), <[u8; 8]>::try_from(time))
-        {
-            records.push((
-                identity,
-                Record { address: Ipv6Addr::from(address), last_used: u64::from_be_bytes(time) },
-            ));
-        }
-    }
-    Ok(records)
 }
 
 impl State {
@@ -433,7 +360,7 @@ impl State {
         let record = Record { address, last_used: (self.clock)() };
         self.by_identity.insert(identity.clone(), record);
         // When it was last used may be lost in a crash; whose it is may not, and that was written at once.
-        if let Err(error) = self.write(&identity, record, Durability::None) {
+        if let Err(error) = store::write(&self.store, &identity, record, Durability::None) {
             tracing::warn!("the lease of {identity} was not brought up to date: {error}");
         }
     }
@@ -495,7 +422,7 @@ impl State {
         );
         self.by_identity.remove(&identity);
         self.vacate(record.address);
-        if let Err(error) = self.forget(&identity) {
+        if let Err(error) = store::forget(&self.store, &identity) {
             tracing::warn!("the lease of {identity} was not removed: {error}");
         }
         Some(record.address)
@@ -508,7 +435,7 @@ impl State {
             return Ok(());
         }
         let record = Record { address, last_used: (self.clock)() };
-        self.write(identity, record, Durability::Immediate)
+        store::write(&self.store, identity, record, Durability::Immediate)
             .map_err(|e| LeaseError(format!("the lease of {identity} cannot be stored: {e}")))?;
         if let Some(old) = old {
             // The fixed address changed: the old one is free unless still in use.
@@ -519,25 +446,6 @@ impl State {
             }
         }
         self.by_identity.insert(identity.clone(), record);
-        Ok(())
-    }
-
-    fn write(&self, identity: &Identity, record: Record, durability: Durability) -> Result<(), redb::Error> {
-        let mut value = [0; 24];
-        value[..16].copy_from_slice(&record.address.octets());
-        value[16..].copy_from_slice(&record.last_used.to_be_bytes());
-        let mut transaction = self.store.begin_write()?;
-        transaction.set_durability(durability)?;
-        transaction.open_table(LEASES)?.insert(identity_text(identity).as_str(), value)?;
-        transaction.commit()?;
-        Ok(())
-    }
-
-    fn forget(&self, identity: &Identity) -> Result<(), redb::Error> {
-        let mut transaction = self.store.begin_write()?;
-        transaction.set_durability(Durability::None)?;
-        transaction.open_table(LEASES)?.remove(identity_text(identity).as_str())?;
-        transaction.commit()?;
         Ok(())
     }
 

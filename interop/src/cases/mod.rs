@@ -13,6 +13,7 @@ mod keylog;
 mod life;
 mod monitor;
 mod per_cpu;
+mod prefix_users;
 mod prefixes;
 mod refusals;
 mod rekey;
@@ -132,6 +133,7 @@ pub fn all() -> Vec<Case> {
         rekey::cases(),
         per_cpu::cases(),
         prefixes::cases(),
+        prefix_users::cases(),
         soak::cases(),
         life::cases(),
         roaming::cases(),

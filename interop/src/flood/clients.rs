@@ -6,7 +6,7 @@ use ferry6_crypto::provider::OsRandom;
 use ferry6_crypto::{Spi, aws_lc};
 use ferry6_ike::config::{Now, SpiGenerator};
 use ferry6_ike::endpoint::{Endpoint, Parts};
-use ferry6_ike::event::{Activate, Event, IkeSaId, Path};
+use ferry6_ike::event::{Activate, ChildSa, Event, IkeSaId, Path};
 use ferry6_ike::{Connection, EndpointConfig};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -23,9 +23,11 @@ impl SpiGenerator for Counter {
     }
 }
 
-/// What became of an IKE SA.
+/// What became of an IKE SA, and what else came.
 pub enum Happened {
     Up(IkeSaId),
+    Child(Box<ChildSa>),
+    Esp(Vec<u8>),
     Closed(IkeSaId, String),
 }
 
@@ -71,6 +73,12 @@ impl Clients {
         Ok(id)
     }
 
+    /// Sends a packet of ESP.
+    pub fn send_esp(&self, packet: &[u8]) -> Result<()> {
+        self.socket.send(packet).context("the client cannot send")?;
+        Ok(())
+    }
+
     /// Begins a DELETE.
     pub fn close(&mut self, ike: IkeSaId) -> Result<()> {
         Ok(self.endpoint.close(now(), ike)?)
@@ -88,6 +96,7 @@ impl Clients {
                     self.endpoint.handle_datagram(now(), self.path, &self.buffer[4..len]);
                     self.drain(&mut happened)?;
                 }
+                Ok(len) if len > 4 => happened.push(Happened::Esp(self.buffer[..len].to_vec())),
                 Ok(_) => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -116,6 +125,7 @@ impl Clients {
                 }
                 Event::InstallChildSa(child) if child.activate == Activate::Now => {
                     self.endpoint.outbound_in_use(now(), child.reqid, child.outbound.spi);
+                    happened.push(Happened::Child(child));
                 }
                 Event::Established(up) => happened.push(Happened::Up(up.ike)),
                 Event::Closed(closed) => {

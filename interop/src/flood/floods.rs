@@ -237,6 +237,7 @@ impl Arena {
                             clients.close(ike)?;
                         }
                         Happened::Closed(..) => under_way -= 1,
+                        Happened::Child(_) | Happened::Esp(_) => {}
                     }
                 }
             }

@@ -2,7 +2,7 @@
 //! machine, and nothing remains.
 
 mod attack;
-mod clients;
+pub mod clients;
 pub mod floods;
 pub mod net;
 mod scale;

@@ -116,6 +116,7 @@ impl World {
                         }
                     }
                     Happened::Closed(ike, _) if closing.remove(&ike) => under_way -= 1,
+                    Happened::Child(_) | Happened::Esp(_) => {}
                     Happened::Closed(_, why) => bail!("a tunnel ended: {why}\n{}", self.broker.log()),
                 }
             }
