@@ -3,6 +3,7 @@
 mod auth;
 mod by_hand;
 mod configuration;
+mod crowd;
 mod defence;
 mod doctor;
 mod flood;
@@ -148,6 +149,7 @@ pub fn all() -> Vec<Case> {
         system::cases(),
         monitor::cases(),
         web::cases(),
+        crowd::cases(),
         configuration::cases(),
         defence::cases(),
         doctor::cases(),

@@ -36,7 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// `ferry6 web`, ended when this is dropped.
-struct Web {
+pub(super) struct Web {
     process: Child,
     address: SocketAddr,
 }
@@ -44,10 +44,15 @@ struct Web {
 impl Web {
     /// For both daemons.
     fn start(env: &Env) -> Result<Self> {
+        Self::launch(env, &mut command(env)?)
+    }
+
+    /// By this command, but for where it listens.
+    pub(super) fn launch(env: &Env, command: &mut Command) -> Result<Self> {
         // A port that was free just now.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = std::fs::File::create(env.dir.join("web.log"))?;
-        let process = command(env)?
+        let process = command
             .args(["--listen", &address.to_string()])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -60,13 +65,18 @@ impl Web {
     }
 
     /// Status code and body.
-    fn get(&self, path: &str) -> Result<(u16, String)> {
+    pub(super) fn get(&self, path: &str) -> Result<(u16, String)> {
         let stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         exchange(stream, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
     }
 
-    fn wait_for(&self, path: &str, what: &str, mut right: impl FnMut(u16, &str) -> bool) -> Result<String> {
+    pub(super) fn wait_for(
+        &self,
+        path: &str,
+        what: &str,
+        mut right: impl FnMut(u16, &str) -> bool,
+    ) -> Result<String> {
         let mut last = String::new();
         let waited = wait_until(what, Duration::from_secs(20), || {
             let (status, body) = self.get(path)?;

@@ -5,7 +5,7 @@ mod attack;
 pub mod clients;
 pub mod floods;
 pub mod net;
-mod scale;
+pub mod scale;
 
 use crate::pki::KeyType;
 use anyhow::{Context, Result, ensure};

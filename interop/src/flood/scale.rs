@@ -12,7 +12,7 @@ use ferry6_ike::{Connection, Identity};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -151,18 +151,45 @@ pub fn rate(ferry6: &Path, dir: &Path, auth: &'static str, key: KeyType, count: 
     Ok(Rate { auth, handshakes: count, per_second: rate_of(&up) })
 }
 
-/// So many tunnels, each of another user.
-pub fn many(ferry6: &Path, dir: &Path, count: usize) -> Result<Many> {
+/// A broker whose users have a pre-shared key in common, and a generator that speaks for them.
+fn of_users(ferry6: &Path, dir: &Path) -> Result<World> {
     let secret = "psk = \"a secret of the scale alone\"\n";
     let client = format!("id = \"client@my.domain\"\n{secret}");
-    let dir: PathBuf = dir.join("many");
-    let mut world = World::start(ferry6, &dir, secret, &client, "")?;
+    World::start(ferry6, dir, secret, &client, "")
+}
+
+fn user(number: usize) -> Option<Identity> {
+    format!("user{number}@my.domain").parse().ok()
+}
+
+/// A broker with many tunnels, to be looked at.
+pub struct Crowd(World);
+
+impl Crowd {
+    /// With so many; the broker's files are in `dir`.
+    ///
+    /// # Errors
+    /// They are not up in time.
+    pub fn gather(ferry6: &Path, dir: &Path, count: usize) -> Result<Self> {
+        let mut world = of_users(ferry6, dir)?;
+        world.run(count, true, user)?;
+        Ok(Self(world))
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &Ferry {
+        &self.0.broker
+    }
+}
+
+/// So many tunnels, each of another user.
+pub fn many(ferry6: &Path, dir: &Path, count: usize) -> Result<Many> {
+    let mut world = of_users(ferry6, &dir.join("many"))?;
     let pid = world.broker.pid().context("the broker runs")?;
     // One user first: what a broker needs with the first tunnel is not the second one's.
-    let name = |n: usize| format!("user{n}@my.domain").parse().ok();
-    world.run(1, true, |_| name(1_000_000))?;
+    world.run(1, true, |_| user(1_000_000))?;
     let before = rss(pid)?;
-    let up = world.run(count, true, name)?;
+    let up = world.run(count, true, user)?;
     let after = rss(pid)?;
     let tenths = up.chunks((count / 10).max(2)).map(rate_of).collect();
     let begin = Instant::now();

@@ -36,6 +36,8 @@ they are there, which measures the round trip.";
 
 /// How long to wait for a key before looking at everything else.
 const TURN: Duration = Duration::from_millis(50);
+/// Keys that are taken before it is drawn anew: one that is held down comes faster than a slow terminal draws.
+const EVENTS: usize = 100;
 /// It is drawn so often where nothing happens, as ages grow.
 const REDRAW: Duration = Duration::from_millis(500);
 
@@ -114,12 +116,17 @@ fn show(
         if app.ended || stop.try_recv().is_ok() {
             return Ok(ExitCode::SUCCESS);
         }
-        if event::poll(TURN)? {
+        let mut wait = TURN;
+        for _ in 0..EVENTS {
+            if !event::poll(wait)? {
+                break;
+            }
             // What else comes is another size: it is drawn anew.
             if let Event::Key(key) = event::read()? {
                 app.key(key);
             }
             fresh = true;
+            wait = Duration::ZERO;
         }
     }
 }
