@@ -1,7 +1,7 @@
 //! Prefixes by configuration payload (RFC 5739 section 5.2), and what they mean for the selectors.
 
 use super::{CRYPTO, no_ping_lost, secs};
-use crate::config::{AddressConfig, Connection, PrefixWish};
+use crate::config::{AddressConfig, Connection, PerResource, PrefixWish, Unique};
 use crate::identity::Identity;
 use crate::prefix::Prefix6;
 use crate::selector::TrafficSelector;
@@ -63,6 +63,60 @@ fn any_prefix() {
         check(&pair, Some("2a00:0:0:1::/64"), &["2a00::101/128", "2a00:0:0:1::/64"]);
     }
     no_ping_lost(&pair);
+}
+
+/// Section 2.18 of RFC 7296: the new IKE SA inherits the Child SAs, and what was leased with them.
+#[test]
+fn a_rekeyed_ike_sa_still_has_the_prefix() {
+    for side in [Side::Client, Side::Broker] {
+        let mut pair = pair_with(PrefixWish::Any, Some("2a00:0:0:1::/64"), |_, _| {});
+        let ike = pair.host(side).established()[0].ike;
+        pair.act(side, |endpoint, now| endpoint.rekey_ike(now, ike)).unwrap();
+        pair.run(secs(8));
+        // What is made below the new one is bound as before.
+        let reqid = pair.client.live()[0].reqid;
+        let before = pair.client.live()[0].inbound.spi;
+        pair.act(Side::Client, |endpoint, now| endpoint.rekey_child(now, reqid)).unwrap();
+        pair.run_with_pings(secs(8), secs(1));
+        assert!(pair.client.live().len() == 1 && pair.client.live()[0].inbound.spi != before);
+        check(&pair, Some("2a00:0:0:1::/64"), &["2a00::101/128", "2a00:0:0:1::/64"]);
+    }
+}
+
+/// RFC 9611: they share the traffic selectors of the first one.
+#[test]
+fn each_sa_of_several_has_the_prefix() {
+    let mut pair = pair_with(PrefixWish::Any, Some("2a00:0:0:1::/64"), |client, broker| {
+        client.per_resource = PerResource { wanted: 4, limit: 8 };
+        broker.per_resource = PerResource { wanted: 4, limit: 8 };
+    });
+    pair.run(secs(2));
+    pair.check_mirror().unwrap();
+    assert_eq!((pair.client.live().len(), pair.broker.live().len()), (4, 4));
+    let both = ts(&["2a00::101/128", "2a00:0:0:1::/64"]);
+    assert!(pair.client.live().iter().all(|sa| sa.local_ts == both));
+    assert!(pair.broker.live().iter().all(|sa| sa.remote_ts == both));
+}
+
+/// Section 2.8.3 of RFC 7296: a second IKE SA beside the first, and then in its place.
+#[test]
+fn who_authenticates_anew_has_the_same_prefix_all_the_while() {
+    let mut pair = pair_with(PrefixWish::Any, Some("2a00:0:0:1::/64"), |client, broker| {
+        client.reauth = secs(100);
+        broker.unique = Unique::Keep;
+    });
+    let first = pair.client.established()[0].ike;
+    pair.initiate();
+    pair.run(secs(5));
+    assert_eq!(pair.client.established().len(), 2);
+    let both = ts(&["2a00::101/128", "2a00:0:0:1::/64"]);
+    assert!(pair.client.live().iter().all(|sa| sa.local_ts == both), "{:?}", pair.client.live());
+    assert_eq!(pair.client.established()[1].lease, pair.client.established()[0].lease);
+    pair.act(Side::Client, |endpoint, now| endpoint.close(now, first)).unwrap();
+    pair.run(secs(5));
+    assert_eq!((pair.client.live().len(), pair.broker.live().len()), (1, 1));
+    assert_eq!(pair.client.live()[0].local_ts, both);
+    assert_eq!(pair.broker.live()[0].remote_ts, both);
 }
 
 #[test]
