@@ -18,7 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         "article-commands",
         Peer::Ferry6,
         Role::Both,
-        "init, invite, join, up, status, monitor, doctor, revoke, down: nothing else is typed",
+        "init, invite, join, up, status, usage, monitor, doctor, disable, enable, revoke, down: nothing else is typed",
         commands,
     );
     case.timeout = Duration::from_secs(120);
@@ -134,6 +134,7 @@ fn commands(env: &mut Env) -> Result<()> {
     alice.does("client status --dir client", &["alice:", "2a00::101", BROKER_PUBLIC])?;
     operator.does("broker list --dir broker", &["alice", "2a00::101", " up"])?;
     operator.does("broker show alice --dir broker", &["alice", "2a00::101"])?;
+    operator.does("broker usage --dir broker", &["alice", "MB", " up"])?;
     let doctor = format!("doctor client alice --dir client --ping {SERVER} --lookup server.my.domain");
     alice.does(&doctor, &["0 failed", "answers through the tunnel"])?;
     operator.does("doctor broker --dir broker", &["0 failed"])?;
@@ -157,6 +158,18 @@ fn commands(env: &mut Env) -> Result<()> {
                 .is_err(),
         "{SERVER} answers without a tunnel"
     );
+    alice.does("client up alice --dir client", &["alice is up: 2a00::101"])?;
+
+    // Off for a while, and on again.
+    operator.does(
+        "broker disable alice --reason holiday --dir broker",
+        &["alice is disabled: the tunnel is closed"],
+    )?;
+    operator.does("broker list --dir broker", &["disabled"])?;
+    let said = alice.gets(1, "client up alice --dir client --wait 3", &["AUTHENTICATION_FAILED"])?;
+    ensure!(!said.contains("holiday"), "the reason is the operator's: {said}");
+    operator.does("broker enable alice --dir broker", &["alice is enabled"])?;
+    alice.does("client down alice --dir client", &["alice is down"])?;
     alice.does("client up alice --dir client", &["alice is up: 2a00::101"])?;
 
     // Revoked: the tunnel goes at once and does not come again; the user is told why.

@@ -2,13 +2,14 @@
 
 use super::tunnel::{CLIENT_ID, FERRY6, Program, Side, Spec, Tunnel, broker6, ip, server6};
 use super::{Case, Env, Peer, Role};
-use crate::{run, traffic, wait_until};
+use crate::{run, traffic, wait_until, write_private};
 use anyhow::{Context, Result, ensure};
 use ferry6::lab::Host;
 use ferry6::lab::article::BROKER_IPV6;
 use ferry6_ike::Prefix6;
 use std::fs::File;
 use std::net::Ipv6Addr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -122,8 +123,14 @@ fn prefix_of(side: &Side) -> Result<Option<String>> {
 
 fn of_the_pool(env: &mut Env) -> Result<()> {
     let mut spec = spec(env, FERRY6, FERRY6)?;
-    spec.ferry_client.tunnel += "prefix = \"any\"\n";
+    let (hook, told) = (env.dir.join("up"), env.dir.join("told"));
+    write_private(&hook, &format!("#!/bin/sh\necho \"$FERRY6_PREFIX\" >{}\n", told.display()))?;
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o700))?;
+    spec.ferry_client.tunnel += &format!("prefix = \"any\"\n[hooks]\nup = {hook:?}\n");
     let mut tunnel = spec.up(env)?;
+    wait_until("the hook has run", Duration::from_secs(5), || {
+        Ok(std::fs::read_to_string(&told).is_ok_and(|text| text.trim() == FIRST))
+    })?;
     let address = behind(&env.net.home, "2a00:0:0:1000::7")?;
     let check = |tunnel: &Tunnel| -> Result<()> {
         ensure!(prefix_of(&tunnel.client)?.as_deref() == Some(FIRST), "not {FIRST}: {}", tunnel.logs());

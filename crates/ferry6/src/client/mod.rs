@@ -525,7 +525,12 @@ impl Tunnel {
     /// Address and routes stand, or are gone: DNS and hooks follow.
     async fn tell_helper(&mut self) {
         if self.applied != Applied::default() {
-            self.helper.up(self.applied.address, &self.lease.dns).await;
+            let given = helper::Given {
+                address: self.applied.address,
+                prefix: self.applied.prefix.map(|p| (p.address, p.len)),
+                dns: self.lease.dns.clone(),
+            };
+            self.helper.up(given).await;
         } else if matches!(self.state, State::Down) {
             self.helper.down(Reason::Command).await;
         } else {

@@ -62,7 +62,9 @@ fn text(client: &Client, status: Option<&Status>) -> String {
         // Writing to a String cannot fail.
         let _ = write!(
             out,
-            "\ninterface {name}\n{{\n    AdvSendAdvert on;\n    IgnoreIfMissing on;\n    MaxRtrAdvInterval 60;\n"
+            "\ninterface {name}\n{{\n    AdvSendAdvert on;\n    IgnoreIfMissing on;\n    MaxRtrAdvInterval 60;\n    \
+             # Lifetimes of RFC 9096 section 3.4: short, for the case that the broker gives another prefix.\n    \
+             AdvDefaultLifetime 2700;\n"
         );
         if let Some(mtu) = mtu {
             let _ = write!(out, "    # What fits into the tunnel.\n    AdvLinkMTU {mtu};\n");
@@ -70,8 +72,7 @@ fn text(client: &Client, status: Option<&Status>) -> String {
         let _ = write!(
             out,
             "    prefix ::/64\n    {{\n        AdvOnLink on;\n        AdvAutonomous on;\n        \
-             # Short, for the case that the broker gives another one.\n        \
-             AdvValidLifetime 3600;\n        AdvPreferredLifetime 1800;\n    }};\n"
+             AdvValidLifetime 5400;\n        AdvPreferredLifetime 2700;\n    }};\n"
         );
         if !dns.is_empty() {
             let list: Vec<String> = dns.iter().map(ToString::to_string).collect();

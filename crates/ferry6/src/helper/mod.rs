@@ -44,9 +44,21 @@ const STOP_PATIENCE: Duration = Duration::from_secs(22);
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 enum Event {
     /// The tunnel is up, or has another address.
-    Up { address: Option<Ipv6Addr>, dns: Vec<Ipv6Addr>, reason: Reason },
+    Up { given: Given, reason: Reason },
     /// It is down.
     Down { reason: Reason },
+}
+
+/// What the broker gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Given {
+    /// The address.
+    pub address: Option<Ipv6Addr>,
+    /// The prefix: its first address and its length.
+    pub prefix: Option<(Ipv6Addr, u8)>,
+    /// DNS servers.
+    pub dns: Vec<Ipv6Addr>,
 }
 
 /// Why, as FERRY6_REASON says it.
@@ -85,7 +97,7 @@ impl Reason {
 pub struct Helper {
     stream: Option<UnixStream>,
     /// What it was told last.
-    told: Option<(Option<Ipv6Addr>, Vec<Ipv6Addr>)>,
+    told: Option<Given>,
 }
 
 /// What a helper is started with.
@@ -122,17 +134,16 @@ impl Helper {
         Ok(Self { stream: Some(spawn(command, setup.hooks)?), told: None })
     }
 
-    /// The tunnel is up with this address and these DNS servers.
-    pub async fn up(&mut self, address: Option<Ipv6Addr>, dns: &[Ipv6Addr]) {
-        let dns: Vec<Ipv6Addr> = dns.iter().copied().take(DNS_LIMIT).collect();
-        let now = (address, dns.clone());
+    /// The tunnel is up with this.
+    pub async fn up(&mut self, mut given: Given) {
+        given.dns.truncate(DNS_LIMIT);
         let reason = match &self.told {
-            Some(told) if *told == now => return,
+            Some(told) if *told == given => return,
             Some(_) => Reason::Changed,
             None => Reason::Connected,
         };
-        self.told = Some(now);
-        self.send(&Event::Up { address, dns, reason }).await;
+        self.told = Some(given.clone());
+        self.send(&Event::Up { given, reason }).await;
     }
 
     /// The tunnel is down.

@@ -1,7 +1,7 @@
 //! The helper's process.
 
 use super::dns::{Call, Mode, Tool};
-use super::{DNS_LIMIT, Event, LINE_LIMIT, PATIENCE, Reason};
+use super::{DNS_LIMIT, Event, Given, LINE_LIMIT, PATIENCE, Reason};
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -88,16 +88,16 @@ struct Worker {
     args: Args,
     tool: Option<Tool>,
     /// What is set now.
-    up: Option<(Option<Ipv6Addr>, Vec<Ipv6Addr>)>,
+    up: Option<Given>,
 }
 
 impl Worker {
     fn take(&mut self, event: Event) {
         match event {
-            Event::Up { address, mut dns, reason } => {
-                dns.truncate(DNS_LIMIT);
-                self.set_dns(&dns);
-                self.up = Some((address, dns));
+            Event::Up { mut given, reason } => {
+                given.dns.truncate(DNS_LIMIT);
+                self.set_dns(&given.dns);
+                self.up = Some(given);
                 self.hook("up", self.args.up.clone(), reason);
             }
             Event::Down { reason } => {
@@ -114,7 +114,7 @@ impl Worker {
 
     /// These servers in place of those that are set.
     fn set_dns(&self, dns: &[Ipv6Addr]) {
-        let before = self.up.as_ref().map_or(&[][..], |(_, dns)| dns);
+        let before = self.up.as_ref().map_or(&[][..], |given| &given.dns);
         let Some(tool) = self.tool.filter(|_| before != dns) else { return };
         let interface = &self.args.interface;
         if dns.is_empty() {
@@ -150,10 +150,11 @@ impl Worker {
 
     fn hook(&self, event: &str, hook: Option<PathBuf>, reason: Reason) {
         let Some(hook) = hook else { return };
-        let (address, dns) = self.up.clone().unwrap_or_default();
+        let Given { address, prefix, dns } = self.up.clone().unwrap_or_default();
         let environment = [
             ("FERRY6_INTERFACE", self.args.interface.clone()),
             ("FERRY6_ADDRESS", address.map(|a| a.to_string()).unwrap_or_default()),
+            ("FERRY6_PREFIX", prefix.map(|(first, len)| format!("{first}/{len}")).unwrap_or_default()),
             ("FERRY6_DNS", dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
             ("FERRY6_PEER", self.args.peer.clone()),
             ("FERRY6_REASON", reason.word().to_owned()),

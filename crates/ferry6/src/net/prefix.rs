@@ -1,7 +1,7 @@
 //! A prefix that is routed to this machine through the tunnel: where its packets go, and where they never go.
 //!
 //! - In the main table stands an `unreachable` route for all of it. What belongs to no network behind us does not go back into the
-//!   tunnel and round and round ([RFC 7084 section 4.3, WPD-5](https://www.rfc-editor.org/rfc/rfc7084#section-4.3)); more specific
+//!   tunnel and round and round ([RFC 7084, WPD-5](https://www.rfc-editor.org/rfc/rfc7084)); more specific
 //!   routes, of the networks behind us, win.
 //! - What comes from it has rules of its own: routes of the main table that are no default route, so that neighbours are reached,
 //!   and then a table with nothing but the tunnel's routes and an `unreachable` default. Where the main table has another default
