@@ -255,7 +255,7 @@ struct Router {
     tunnel: Tunnel,
     neighbour: Host,
     address: Ipv6Addr,
-    _radvd: Radvd,
+    radvd: Radvd,
 }
 
 fn router(env: &Env) -> Result<Router> {
@@ -275,7 +275,7 @@ fn router(env: &Env) -> Result<Router> {
     neighbour.down("eth0")?;
     neighbour.up("eth0")?;
     let address = slaac(&neighbour, LAN).with_context(|| tunnel.logs())?;
-    Ok(Router { tunnel, neighbour, address, _radvd: radvd })
+    Ok(Router { tunnel, neighbour, address, radvd })
 }
 
 fn both_ways(env: &Env, router: &Router) -> Result<()> {
@@ -309,6 +309,29 @@ fn lan(env: &mut Env) -> Result<()> {
     wait_until("the network behind is reached again", Duration::from_secs(15), || {
         Ok(traffic::ping_count(&router.neighbour, server6()?, 1, PAUSE).is_ok_and(|c| c.no_loss().is_ok()))
     })?;
+
+    // Each fault is found.
+    let client = router.tunnel.client.ferry()?;
+    let doctor = |outcome: &str, words: &str| -> Result<()> {
+        let mut command = home.command(&env.ferry6);
+        command.args(["doctor", "client", "--only", "lan", "--config"]).arg(client.dir().join("ferry6.toml"));
+        let said = String::from_utf8_lossy(&command.output()?.stdout).into_owned();
+        let found = said.lines().any(|l| l.trim_start().starts_with(outcome) && l.contains(words));
+        ensure!(found, "the doctor does not say {outcome} {words:?}: {said}");
+        Ok(())
+    };
+    doctor("ok", "eth1 2a00:0:0:1f00::1/64")?;
+    doctor("ok", "radvd")?;
+    home.sysctl("net.ipv6.conf.all.forwarding", "0")?;
+    doctor("FAIL", "forwarding is off")?;
+    home.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    drop(router.radvd);
+    doctor("warn", "router advertisements")?;
+    home.down("eth1")?;
+    wait_until("the doctor sees that eth1 is down", Duration::from_secs(15), || {
+        Ok(doctor("FAIL", "eth1").is_ok())
+    })?;
+    home.up("eth1")?;
 
     router.tunnel.client.ferry_mut()?.stop()?;
     let left = [

@@ -173,7 +173,7 @@ pub fn disable(args: &DisableArgs) -> anyhow::Result<ExitCode> {
     let site = args.place.site()?;
     let user = site.user(&args.name)?;
     let online = ask::is_online(&site, &user);
-    change(&site, &user.identity, |settings| {
+    let changed = change(&site, &user.identity, |settings| {
         settings.disabled = true;
         settings.reason.clone_from(&args.reason);
     })?;
@@ -183,6 +183,7 @@ pub fn disable(args: &DisableArgs) -> anyhow::Result<ExitCode> {
         None => "",
     };
     println!("{} is disabled{tunnel}", user.name);
+    changed.tell();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -194,11 +195,12 @@ pub fn enable(args: &EnableArgs) -> anyhow::Result<ExitCode> {
     let site = args.place.site()?;
     let user = site.user(&args.name)?;
     let was = user.standing == Standing::Disabled;
-    change(&site, &user.identity, |settings| {
+    let changed = change(&site, &user.identity, |settings| {
         settings.disabled = false;
         settings.reason = None;
     })?;
     println!("{} {}", user.name, if was { "is enabled" } else { "was not disabled" });
+    changed.tell();
     let still = site.user(&args.name)?.standing;
     match still {
         Standing::Valid | Standing::Disabled => {}
@@ -223,13 +225,14 @@ pub fn set(args: &SetArgs) -> anyhow::Result<ExitCode> {
     let site = args.place.site()?;
     let user = site.user(&args.name)?;
     let wanted = args.settings.resolved(&site, &user.identity)?;
-    let changes = change(&site, &user.identity, |settings| wanted.apply(settings))?;
-    if changes.is_empty() {
+    let changed = change(&site, &user.identity, |settings| wanted.apply(settings))?;
+    if changed.lines.is_empty() {
         println!("{}: nothing changed", user.name);
     }
-    for line in changes {
+    for line in &changed.lines {
         println!("{line}");
     }
+    changed.tell();
     if (args.settings.address.is_some() || args.settings.prefix.is_some())
         && ask::is_online(&site, &user) == Some(true)
     {
@@ -246,7 +249,7 @@ pub(super) fn change(
     site: &Site,
     identity: &str,
     change: impl FnOnce(&mut UserSettings),
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<Changed> {
     let path = Users::file(&site.configuration());
     let changes = {
         // Two commands at a time must not lose what one of them sets.
@@ -263,10 +266,23 @@ pub(super) fn change(
         }
         changes
     };
-    if !changes.is_empty() && !ask::reload(site, "it is written down")? {
-        println!("the broker does not run: it will know at its next start");
+    let known = changes.is_empty() || ask::reload(site, "it is written down")?;
+    Ok(Changed { lines: changes, known })
+}
+
+/// What [`change`] did.
+pub(super) struct Changed {
+    lines: Vec<String>,
+    /// A running broker knows of it.
+    known: bool,
+}
+
+impl Changed {
+    fn tell(&self) {
+        if !self.known {
+            println!("the broker does not run: it will know at its next start");
+        }
     }
-    Ok(changes)
 }
 
 /// The prefix that is the user's by name after such a change, which the configuration allows.

@@ -11,6 +11,7 @@ mod daemon;
 mod dns;
 mod forwarding;
 mod kernel;
+mod lan;
 mod name;
 mod patient;
 mod ports;
@@ -141,6 +142,7 @@ const CHECKS: &[(&str, For, Run)] = &[
     ("address", For::Client, address::check),
     ("routes", For::Client, routes::of_client),
     ("leak-guard", For::Client, routes::leak_guard),
+    ("lan", For::Client, lan::check),
     ("traffic", For::Both, daemon::traffic),
     ("inside", For::Client, through::check),
     ("dns", For::Client, dns::check),
