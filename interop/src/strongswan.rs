@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,9 +93,23 @@ pub struct StrongSwan {
 impl StrongSwan {
     /// Starts a charon on a host and loads the configuration. Its files and its log are in `dir`.
     pub fn start(host: &Host, dir: &Path, config: &Config) -> Result<Self> {
-        let socket = dir.join("vici");
-        let uri = format!("unix://{}", socket.display());
-        prepare(dir, &uri, config, true)?;
+        prepare(dir, &uri_in(dir), config, true)?;
+        Self::launch(host, dir)
+    }
+
+    /// The same with a directory whose content somebody would copy into `/etc/swanctl`.
+    pub fn start_with_files(host: &Host, dir: &Path, files: &Path) -> Result<Self> {
+        prepare_conf(dir, &uri_in(dir), "", true)?;
+        let swanctl = dir.join("swanctl");
+        let mut copy = Command::new("cp");
+        run(copy.arg("-a").arg(files.join(".")).arg(&swanctl), "cp")?;
+        // As Debian's package has it.
+        fs::write(swanctl.join("swanctl.conf"), "include conf.d/*.conf\n")?;
+        Self::launch(host, dir)
+    }
+
+    fn launch(host: &Host, dir: &Path) -> Result<Self> {
+        let (socket, uri) = (dir.join("vici"), uri_in(dir));
 
         // Two charons may live on one machine only if each has a /run of its own: it holds a PID file.
         host.tmpfs("/run")?;
@@ -223,8 +237,29 @@ impl StrongSwan {
     }
 }
 
+fn uri_in(dir: &Path) -> String {
+    format!("unix://{}", dir.join("vici").display())
+}
+
 /// Writes all that charon reads. `userspace`: ESP by the plugin kernel-libipsec, not by the kernel.
 fn prepare(dir: &Path, uri: &str, config: &Config, userspace: bool) -> Result<()> {
+    prepare_conf(dir, uri, &config.charon, userspace)?;
+    let swanctl = dir.join("swanctl");
+    if let Auth::Cert { cert, key, cas, crls } = &config.auth {
+        copy_into(cert, &swanctl.join("x509"))?;
+        copy_into(key, &swanctl.join("private"))?;
+        for ca in cas {
+            copy_into(ca, &swanctl.join("x509ca"))?;
+        }
+        for crl in crls {
+            copy_into(crl, &swanctl.join("x509crl"))?;
+        }
+    }
+    write_private(&swanctl.join("swanctl.conf"), &config.text()?)
+}
+
+/// What does not depend on a connection.
+fn prepare_conf(dir: &Path, uri: &str, charon: &str, userspace: bool) -> Result<()> {
     if let Some(why) = missing() {
         bail!(why);
     }
@@ -236,18 +271,8 @@ fn prepare(dir: &Path, uri: &str, config: &Config, userspace: bool) -> Result<()
     ] {
         fs::create_dir_all(swanctl.join(sub))?;
     }
-    if let Auth::Cert { cert, key, cas, crls } = &config.auth {
-        copy_into(cert, &swanctl.join("x509"))?;
-        copy_into(key, &swanctl.join("private"))?;
-        for ca in cas {
-            copy_into(ca, &swanctl.join("x509ca"))?;
-        }
-        for crl in crls {
-            copy_into(crl, &swanctl.join("x509crl"))?;
-        }
-    }
-    fs::write(dir.join("strongswan.conf"), strongswan_conf(dir, uri, config, userspace))?;
-    write_private(&swanctl.join("swanctl.conf"), &config.text()?)
+    fs::write(dir.join("strongswan.conf"), strongswan_conf(dir, uri, charon, userspace))?;
+    Ok(())
 }
 
 fn copy_into(file: &Path, dir: &Path) -> Result<()> {
@@ -256,7 +281,7 @@ fn copy_into(file: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn strongswan_conf(dir: &Path, uri: &str, config: &Config, userspace: bool) -> String {
+fn strongswan_conf(dir: &Path, uri: &str, charon: &str, userspace: bool) -> String {
     let libipsec = if userspace { "yes" } else { "no" };
     format!(
         "charon {{
@@ -290,7 +315,7 @@ fn strongswan_conf(dir: &Path, uri: &str, config: &Config, userspace: bool) -> S
 }}
 ",
         dir.join("charon.log").display(),
-        config.charon
+        charon
     )
 }
 

@@ -235,6 +235,7 @@ fn prefixes_are_chosen_and_kept() {
     done(&broker(&["invite", "bob", "--for", "strongswan", "--prefix", "auto"]));
     let conf = std::fs::read_to_string(d.join("bob/conf.d/bob.conf")).unwrap();
     assert!(conf.contains("local_ts = dynamic, 2a00:0:0:1001::/64\n"), "{conf}");
+    assert!(conf.contains("\n# ip -6 address add 2a00:0:0:1001::1/128 dev lo\n"), "{conf}");
     let none = broker(&["invite", "carol", "--prefix", "auto"]);
     assert!(text(&none).contains("no prefix of pool.prefixes in b/broker.toml is free"), "{}", text(&none));
     assert!(!d.join("carol.ferry6").exists() && !d.join("b/users/carol.crt").exists());

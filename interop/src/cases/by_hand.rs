@@ -2,11 +2,12 @@
 
 use super::tunnel::server6;
 use super::{Case, Env, Peer, Role};
+use crate::strongswan::StrongSwan;
 use crate::tmux::Terminal;
 use crate::{traffic, wait_until};
 use anyhow::{Context, Result, bail, ensure};
 use ferry6::lab::Host;
-use ferry6::lab::article::{BROKER_PUBLIC, POOL, SERVER};
+use ferry6::lab::article::{BROKER_IPV6, BROKER_PUBLIC, POOL, SERVER};
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,14 @@ pub(super) fn cases() -> Vec<Case> {
         commands,
     );
     case.timeout = Duration::from_secs(120);
-    vec![case]
+    let strongswan = Case::new(
+        "article-invite-strongswan",
+        Peer::StrongSwan,
+        Role::Broker,
+        "init, invite --for strongswan --prefix auto: charon takes the directory as it is, has address and prefix, is revoked",
+        invite_strongswan,
+    );
+    vec![case, strongswan]
 }
 
 /// A person at one of the two machines: what is typed and what comes back goes into the transcript.
@@ -88,6 +96,22 @@ impl Drop for Down<'_> {
     }
 }
 
+/// Starts the broker that `init` made.
+fn start_broker(operator: &Person<'_>) -> Result<Daemon> {
+    let here = operator.here;
+    let log = std::fs::File::create(here.join("broker.log"))?;
+    let mut daemon = operator.host.command(operator.ferry6);
+    daemon.args(["broker", "--config", "broker/broker.toml"]).current_dir(here);
+    let mut daemon = Daemon(daemon.stdin(Stdio::null()).stderr(log).spawn()?);
+    wait_until("the broker answers", Duration::from_secs(20), || {
+        if let Some(status) = daemon.0.try_wait()? {
+            bail!("the broker ended: {status}\n{}", std::fs::read_to_string(here.join("broker.log"))?);
+        }
+        Ok(operator.types("status --socket broker/broker.sock")?.0 == 0)
+    })?;
+    Ok(daemon)
+}
+
 fn commands(env: &mut Env) -> Result<()> {
     let here: PathBuf = env.dir.clone();
     let transcript = RefCell::default();
@@ -102,16 +126,7 @@ fn commands(env: &mut Env) -> Result<()> {
         &["A broker is ready", "forward UDP 500 and 4500", "route 2a00::100/120 to this machine"],
     )?;
     ensure!(said.lines().count() < 20, "it says more than a screen:\n{said}");
-    let log = std::fs::File::create(here.join("broker.log"))?;
-    let mut daemon = env.net.broker.command(&env.ferry6);
-    daemon.args(["broker", "--config", "broker/broker.toml"]).current_dir(&here);
-    let mut daemon = Daemon(daemon.stdin(Stdio::null()).stderr(log).spawn()?);
-    wait_until("the broker answers", Duration::from_secs(20), || {
-        if let Some(status) = daemon.0.try_wait()? {
-            bail!("the broker ended: {status}\n{}", std::fs::read_to_string(here.join("broker.log"))?);
-        }
-        Ok(operator.types("status --socket broker/broker.sock")?.0 == 0)
-    })?;
+    let _daemon = start_broker(&operator)?;
     operator.does(
         "broker invite alice --dir broker",
         &["wrote alice.ferry6", "ferry6 client join alice.ferry6"],
@@ -179,5 +194,42 @@ fn commands(env: &mut Env) -> Result<()> {
     alice.gets(1, &doctor, &["AUTHENTICATION_FAILED"])?;
     operator.does("broker list --dir broker", &["revoked"])?;
     alice.does("client down alice --dir client", &["alice is down"])?;
+    Ok(())
+}
+
+fn invite_strongswan(env: &mut Env) -> Result<()> {
+    const PREFIXES: &str = "2a00:0:0:1000::/52";
+    env.net.firewall.route(PREFIXES, BROKER_IPV6)?;
+    let here: PathBuf = env.dir.clone();
+    let transcript = RefCell::default();
+    let operator =
+        Person { host: &env.net.broker, ferry6: &env.ferry6, here: &here, transcript: &transcript };
+    let init = "broker init --dir broker --no-unit --interface eth0";
+    operator.does(
+        &format!("{init} --address {BROKER_PUBLIC} --prefix {POOL} --prefixes {PREFIXES}"),
+        &["route 2a00:0:0:1000::/52 to this machine"],
+    )?;
+    let _daemon = start_broker(&operator)?;
+    operator.does("broker invite alice --dir broker --for strongswan --prefix auto", &["wrote alice"])?;
+
+    let home = &env.net.home;
+    // As the file says: strongSwan's ESP in userspace takes no prefix of which the machine has no address.
+    home.address("lo", "2a00:0:0:1000::1/128")?;
+    let within = "2a00:0:0:1000::1".parse()?;
+    let swan = StrongSwan::start_with_files(home, &env.subdir("client")?, &here.join("alice"))?;
+    let initiate = ["--initiate", "--child", "alice", "--timeout", "20"];
+    swan.swanctl(&initiate).with_context(|| swan.log())?;
+    let pause = Duration::from_millis(50);
+    traffic::wait_for_ping(home, server6()?, Duration::from_secs(10)).with_context(|| swan.log())?;
+    traffic::ping_count(home, server6()?, 10, pause)?.no_loss().with_context(|| swan.log())?;
+    traffic::ping_count(&env.net.server, within, 10, pause)?.no_loss().with_context(|| swan.log())?;
+    operator.does("broker list --dir broker", &["alice", "2a00::101", "2a00:0:0:1000::/64", " up"])?;
+    operator.does("broker show alice --dir broker", &["2a00:0:0:1000::/64"])?;
+
+    operator.does("broker revoke alice --dir broker", &["alice is revoked", "is closed"])?;
+    let refused = format!("{:#}", swan.swanctl(&initiate).expect_err("alice is revoked"));
+    ensure!(refused.contains("AUTHENTICATION_FAILED"), "{refused}");
+    let counted = traffic::ping_count(&env.net.server, within, 2, pause)?;
+    ensure!(counted.received == 0, "the prefix of a revoked user is still reached");
     Ok(())
 }

@@ -4,6 +4,8 @@ use super::invitation::{Invitation, certificates};
 use super::make_directory;
 use super::profiles::{bare, identity_of};
 use crate::pki::store::{write_public, write_secret};
+use ferry6_ike::Prefix6;
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 /// Makes the directory. On an error nothing of it stays.
@@ -38,10 +40,17 @@ fn configuration(invitation: &Invitation, identity: &str) -> String {
     let Invitation { name, broker, port, .. } = invitation;
     // It asks for no prefix, but has what both sides name.
     let prefix = invitation.prefix.as_ref().map_or_else(String::new, |p| format!(", {p}"));
+    let hint = invitation.prefix.as_ref().and_then(|p| p.parse::<Prefix6>().ok()).map_or_else(String::new, |p| {
+        let first = Ipv6Addr::from_bits(p.address.to_bits() | 1);
+        format!(
+            "# All of {p} is routed to this machine. With strongSwan's ESP in userspace (kernel-libipsec) it must have an address of it \
+             before it connects:\n# ip -6 address add {first}/128 dev lo\n"
+        )
+    });
     let broker_id = bare(&invitation.broker_id);
     let port = if *port == 500 { String::new() } else { format!("        remote_port = {port}\n") };
     format!(
-        "# An IPv6 tunnel to {broker}, made by `ferry6 broker invite`. swanctl --load-all, then swanctl --initiate --child {name}\n\
+        "# An IPv6 tunnel to {broker}, made by `ferry6 broker invite`. swanctl --load-all, then swanctl --initiate --child {name}\n{hint}\
          connections {{\n    {name} {{\n        version = 2\n        remote_addrs = {broker}\n{port}        vips = ::\n        \
          encap = yes\n        mobike = yes\n        keyingtries = 0\n        dpd_delay = 30s\n        local {{\n            auth = pubkey\n            \
          certs = {name}.crt\n            id = {identity}\n        }}\n        remote {{\n            auth = pubkey\n            id = {broker_id}\n            \
