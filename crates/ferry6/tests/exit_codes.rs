@@ -51,6 +51,9 @@ fn what_is_not_there_and_who_is_not_there() {
         &["client", "join", "nosuch.ferry6", "--dir", "c"],
         &["client", "up", "nosuch", "--dir", "c"],
         &["broker", "invite", "alice", "--dir", "nosuch"],
+        &["broker", "disable", "alice", "--dir", "nosuch"],
+        &["broker", "usage", "--dir", "nosuch"],
+        &["client", "radvd", "--config", "nosuch.toml"],
         &["config", "ike.nosuch"],
     ] {
         ends(&ferry6(d, words).output().unwrap(), 2, &["nosuch"][usize::from(words[1] == "up")..]);
@@ -97,6 +100,15 @@ fn who_has_no_right() {
     }
     ends(&nobody(&["man", "b/man"]), 4, &["b/man", "ermission denied"]);
     ends(&nobody(&["pki", "ca", "--cn", "x", "--out", "b/x"]), 4, &["b/x", "ermission denied"]);
+    let invited = ferry6(d, &["broker", "invite", "alice", "--dir", "b"]).output().unwrap();
+    assert!(invited.status.success(), "{invited:?}");
+    for words in [&["disable", "alice"][..], &["enable", "alice"], &["set", "alice", "--expires", "1d"]] {
+        let words = [&["broker"], words, &["--dir", "b"]].concat();
+        ends(&nobody(&words), 4, &["b/users.toml", "not permitted"]);
+    }
+    std::fs::create_dir(d.join("b/state")).unwrap();
+    std::fs::set_permissions(d.join("b/state"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    ends(&nobody(&["broker", "usage", "--dir", "b"]), 4, &["b/state", "not permitted"]);
     // Keys that it may not read are a fault of what it was given.
     ends(&nobody(&["broker", "--config", "b/broker.toml"]), 2, &["broker.key", "ermission denied"]);
     // With keys of its own it lacks the right to make a device.

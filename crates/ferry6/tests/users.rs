@@ -256,3 +256,20 @@ fn prefixes_are_chosen_and_kept() {
     let without = ferry6(site.path(), &["broker", "set", "alice", "--prefix", "auto", "--dir", "b"]);
     refused(&without, "there are no pool.prefixes in b/broker.toml");
 }
+
+/// One that is killed loses what came since the accounts were written last, and nothing else.
+#[test]
+fn a_killed_broker_keeps_what_was_written() {
+    let Some(world) = World::new() else { return };
+    let mut broker = world.run_broker();
+    world.alice();
+    world.carried().unwrap();
+    let written = world.usage();
+    broker.signal(nix::sys::signal::Signal::SIGKILL);
+    broker.0.wait().unwrap();
+    let left = world.usage();
+    assert_eq!(left[0]["total"]["bytes_in"], written[0]["total"]["bytes_in"]);
+    assert_eq!((&left[0]["total"]["sessions"], &left[0]["online"]), (&1.into(), &false.into()));
+    let _broker = world.run_broker();
+    done(&world.client(&["down"]));
+}

@@ -4,11 +4,14 @@ use super::site::{Site, Standing};
 use super::{Place, ask, usage};
 use crate::config::users::{UserSettings, Users};
 use crate::config::{self, values};
+use crate::exit;
 use crate::leases;
 use crate::pki::store::{parse_time, write_public};
 use anyhow::Context as _;
 use ferry6_ike::{Identity, Prefix6};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::AccessFlags;
 use std::fs::File;
 use std::net::Ipv6Addr;
 use std::process::ExitCode;
@@ -251,6 +254,10 @@ pub(super) fn change(
     change: impl FnOnce(&mut UserSettings),
 ) -> anyhow::Result<Changed> {
     let path = Users::file(&site.configuration());
+    // Before its keys are read to see whether the configuration is right, which says less of what is wrong.
+    if nix::unistd::access(site.directory(), AccessFlags::W_OK) == Err(Errno::EACCES) {
+        return Err(exit::not_permitted(format!("{}: not permitted to write it; as root", path.display())));
+    }
     let changes = {
         // Two commands at a time must not lose what one of them sets.
         let directory =
