@@ -2,6 +2,7 @@
 
 use super::check::Findings;
 use super::patient::{Patient, sysctl};
+use crate::sandbox::has_landlock;
 use caps::Capability;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -82,6 +83,9 @@ pub(super) fn rights(patient: &Patient, found: &mut Findings) {
     }
 }
 
+const KERNEL_FOR_SANDBOX: &str =
+    "a kernel with CONFIG_SECURITY_LANDLOCK (in lsm=) and CONFIG_SECCOMP_FILTER; it works without";
+
 /// For information: without them it runs as well.
 pub(super) fn sandbox(patient: &Patient, found: &mut Findings) {
     if let Some(status) = patient.running() {
@@ -103,20 +107,27 @@ pub(super) fn sandbox(patient: &Patient, found: &mut Findings) {
                 format!(
                     "landlock {}, seccomp {}",
                     if held.landlock.is_some() { "in force" } else { "is not there" },
-                    if without.is_empty() { "in force".to_owned() } else { format!("missing on {}", without.join(", ")) }
+                    if without.is_empty() {
+                        "in force".to_owned()
+                    } else {
+                        format!("missing on {}", without.join(", "))
+                    }
                 ),
-                "a kernel with CONFIG_SECURITY_LANDLOCK (in lsm=) and CONFIG_SECCOMP_FILTER; it works without",
+                KERNEL_FOR_SANDBOX,
             );
         } else {
             found.ok("landlock and seccomp hold the daemon");
         }
         return;
     }
-    if Path::new("/proc/sys/kernel/seccomp/actions_avail").exists() {
-        found.ok("the kernel has seccomp");
-    } else {
-        found.warn("this kernel has no seccomp filters", "CONFIG_SECCOMP_FILTER; it works without");
-    }
+    let seccomp = Path::new("/proc/sys/kernel/seccomp/actions_avail").exists();
+    let missing = match (has_landlock(), seccomp) {
+        (true, true) => return found.ok("the kernel has landlock and seccomp"),
+        (false, true) => "landlock",
+        (true, false) => "seccomp filters",
+        (false, false) => "landlock and no seccomp filters",
+    };
+    found.warn(format!("this kernel has no {missing}"), KERNEL_FOR_SANDBOX);
 }
 
 pub(super) fn ipv6(patient: &Patient, found: &mut Findings) {

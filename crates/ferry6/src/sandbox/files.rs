@@ -109,6 +109,12 @@ impl Files {
     }
 }
 
+/// Whether this kernel has landlock; nothing is put in force.
+pub fn has_landlock() -> bool {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    rules.handle_access(AccessFs::from_all(ABI::V1)).and_then(|rules| rules.create()).is_ok()
+}
+
 fn add(
     rules: RulesetCreated,
     path: &Path,

@@ -10,7 +10,7 @@ mod syscalls;
 mod trap;
 mod user;
 
-pub use files::Files;
+pub use files::{Files, has_landlock};
 pub use syscalls::Kind;
 pub use user::{RunAs, User, group};
 

@@ -28,16 +28,21 @@ fn forget_sandboxes() -> Result<()> {
     Ok(seccompiler::apply_filter(&program)?)
 }
 
+/// What this starts finds neither.
+fn without_sandboxes<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            forget_sandboxes()?;
+            work()
+        });
+        thread.join().map_err(|_| anyhow!("the thread panicked"))?
+    })
+}
+
 pub(super) fn case(env: &mut Env) -> Result<()> {
     let spec = spec(env)?;
     let broker = spec.start_broker(env)?;
-    let client = std::thread::scope(|scope| {
-        let start = || {
-            forget_sandboxes()?;
-            spec.start_client(env)
-        };
-        scope.spawn(start).join().map_err(|_| anyhow!("the thread panicked"))?
-    })?;
+    let client = without_sandboxes(|| spec.start_client(env))?;
     let mut tunnel = Tunnel { client, broker };
     traffic::wait_for_ping(&env.net.home, BROKER_IPV6.parse()?, Duration::from_secs(10))
         .with_context(|| tunnel.logs())?;
@@ -52,6 +57,10 @@ pub(super) fn case(env: &mut Env) -> Result<()> {
 
     let client = tunnel.client.ferry_mut()?;
     client.stop()?;
+    // Before it runs, doctor asks the kernel itself.
+    without_sandboxes(|| {
+        must(env, &env.net.home, Mode::Client, &file, ("sandbox", "warn", "this kernel has no landlock"))
+    })?;
     write_private(&file, &format!("sandbox = false\n{}", std::fs::read_to_string(&file)?))?;
     client.restart()?;
     must(env, &env.net.home, Mode::Client, &file, ("sandbox", "warn", "switched off in the configuration"))
