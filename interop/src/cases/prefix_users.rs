@@ -5,7 +5,8 @@ use super::tunnel::{FERRY6, Side, Spec, Tunnel, broker6, ip, psk, server6};
 use super::{Case, Env, Peer, Role};
 use crate::ferry::{Ferry, Mode};
 use crate::rogue::Rogue;
-use crate::{run, traffic, wait_until};
+use crate::traffic::{self, Pinger};
+use crate::{run, wait_until};
 use anyhow::{Context, Result, ensure};
 use ferry6::lab::Host;
 use ferry6::lab::article::{BROKER_IPV6, BROKER_PUBLIC, POOL, Site};
@@ -42,6 +43,13 @@ pub(super) fn cases() -> Vec<Case> {
             Role::Broker,
             "a client that keeps to no selectors sends from another's prefix and address: dropped and counted; it receives nothing of another's",
             spoofed,
+        ),
+        Case::new(
+            "prefix-reload",
+            Peer::Ferry6,
+            Role::Both,
+            "pool.prefixes come and go by `ferry6 reload`: routes follow, a tunnel loses nothing and keeps its prefix to its end",
+            reload,
         ),
     ]
 }
@@ -214,4 +222,74 @@ fn spoofed(env: &mut Env) -> Result<()> {
     let gone = traffic::ping_count(&env.net.server, at_alice, 5, PAUSE)?;
     ensure!(gone.received == 0, "somebody answered for alice");
     own_works(&mut rogue).context("with alice gone").with_context(|| tunnel.logs())
+}
+
+fn reload(env: &mut Env) -> Result<()> {
+    let mut spec = spec(env)?;
+    let with = spec.ferry_pool.clone();
+    let without = format!("range = \"{POOL}\"\n");
+    spec.ferry_pool = without.clone();
+    let mut tunnel = spec.up(env)?;
+    let at_alice = behind(&env.net.home, AT_ALICE)?;
+    let reload = |tunnel: &Tunnel, from: &str, to: &str| -> Result<()> {
+        let file = tunnel.broker.ferry()?.dir().join("ferry6.toml");
+        let text = std::fs::read_to_string(&file)?;
+        ensure!(text.contains(from), "{from:?} is not in {text}");
+        crate::write_private(&file, &text.replace(from, to))?;
+        tunnel.broker.ferry()?.control(&["reload"])?;
+        Ok(())
+    };
+    // Of the prefixes alone.
+    let routes = || -> Result<Vec<String>> {
+        let list = ip(&env.net.broker, "-6 route show dev ferry0")?;
+        let words = list.lines().filter_map(|line| line.split_whitespace().next());
+        Ok(words.filter(|word| word.starts_with("2a00:0:0:1")).map(str::to_owned).collect())
+    };
+    let has = |tunnel: &Tunnel, prefix: Option<&str>| -> Result<()> {
+        let got = prefix_of(&tunnel.broker, super::tunnel::CLIENT_ID)?;
+        ensure!(got.as_deref() == prefix, "{got:?} instead of {prefix:?}: {}", tunnel.logs());
+        Ok(())
+    };
+    let again = |tunnel: &mut Tunnel| -> Result<()> {
+        tunnel.client.ferry_mut()?.restart()?;
+        traffic::wait_for_ping(&env.net.home, broker6()?, Duration::from_secs(10))
+            .with_context(|| tunnel.logs())
+    };
+    has(&tunnel, None)?;
+    ensure!(routes()?.is_empty(), "{:?}", routes()?);
+
+    // The tunnel stands, without a prefix; the next one has it.
+    let pinger = Pinger::start(&env.net.home, server6()?, Duration::from_millis(5))?;
+    reload(&tunnel, &without, &with)?;
+    ensure!(routes()? == [ALL], "{:?}", routes()?);
+    has(&tunnel, None)?;
+    pinger.stop()?.no_loss().context("while prefixes came")?;
+    tunnel.client.ferry_mut()?.stop()?;
+    again(&mut tunnel)?;
+    has(&tunnel, Some(ALICES))?;
+    traffic::ping_count(&env.net.server, at_alice, 5, PAUSE)?.no_loss().with_context(|| tunnel.logs())?;
+
+    // They go, and this one stays until its tunnel ends, over a rekey, too.
+    let pinger = Pinger::start(&env.net.server, at_alice, Duration::from_millis(5))?;
+    reload(&tunnel, &with, &without)?;
+    ensure!(routes()? == [ALICES], "{:?}", routes()?);
+    tunnel.broker.rekey_child()?;
+    std::thread::sleep(Duration::from_secs(1));
+    has(&tunnel, Some(ALICES))?;
+    pinger.stop()?.no_loss().context("while prefixes went")?;
+    tunnel.client.ferry_mut()?.stop()?;
+    wait_until("its route is gone", Duration::from_secs(5), || Ok(routes()?.is_empty()))
+        .with_context(|| format!("{:?}", routes()))?;
+    again(&mut tunnel)?;
+    has(&tunnel, None).context("nothing is told of what no pool has")?;
+    tunnel.carries_traffic(env)?;
+    let gone = traffic::ping_count(&env.net.server, at_alice, 2, PAUSE)?;
+    ensure!(gone.received == 0, "a prefix of no pool is still reached");
+
+    // And the same one again.
+    reload(&tunnel, &without, &with)?;
+    tunnel.client.ferry_mut()?.stop()?;
+    again(&mut tunnel)?;
+    has(&tunnel, Some(ALICES))?;
+    traffic::ping_count(&env.net.server, at_alice, 5, PAUSE)?.no_loss().with_context(|| tunnel.logs())
 }

@@ -102,6 +102,23 @@ fn other_pools_leave_what_is_in_use() {
 }
 
 #[test]
+fn what_no_pool_gives_any_more_is_told_only_while_it_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut leases = open(dir.path(), pool(&["2a00:1::/60"], 64, &[]));
+    let told = |leases: &Leases| leases.status().into_iter().find_map(|l| l.prefix);
+    assert!(ask(&mut leases, 1, "a@x.y").is_some());
+    leases.set_pools(pools(pool(&[], 64, &[])));
+    assert_eq!(told(&leases).unwrap(), "2a00:1::/64");
+    leases.release(IkeSaId(1));
+    assert_eq!(told(&leases), None);
+    // It is not forgotten.
+    leases.set_pools(pools(pool(&["2a00:1::/60"], 64, &[])));
+    assert_eq!(told(&leases).unwrap(), "2a00:1::/64");
+    leases.set_pools(pools(pool(&[], 64, &[("a@x.y", "2a00:1::/64")])));
+    assert_eq!(told(&leases).unwrap(), "2a00:1::/64");
+}
+
+#[test]
 fn several_tunnels_of_one_identity() {
     let dir = tempfile::tempdir().unwrap();
     let several = Pool { several: true, ..pool(&["2a00:1::/60"], 64, &[]) };

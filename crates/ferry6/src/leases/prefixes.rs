@@ -241,9 +241,13 @@ impl Prefixes {
         Some((holder.identity.clone(), *record))
     }
 
-    /// What an identity has, in use or kept for it.
+    /// What an identity has: in use, or kept for it and given by some pool still.
     pub(super) fn of(&self, identity: &Identity) -> Option<Prefix6> {
-        self.by_identity.get(identity).map(|r| r.prefix)
+        let prefix = self.by_identity.get(identity)?.prefix;
+        let in_use = || self.held.get(&prefix.address).is_some_and(|h| !h.users.is_empty());
+        let fixed = self.fixed.get(&prefix.address).is_some_and(|(len, _)| *len == prefix.len);
+        let shared = |(from, len): &(Prefix6, u8)| *len == prefix.len && from.contains(prefix.address);
+        (fixed || self.shared.iter().any(shared) || in_use()).then_some(prefix)
     }
 
     /// Whether somebody else uses a prefix with this address now.
