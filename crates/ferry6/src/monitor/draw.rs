@@ -128,6 +128,9 @@ fn facts(app: &App, status: &crate::control::Status) -> Vec<Span<'static>> {
         if let Some(address) = client.address {
             add("address", address.to_string());
         }
+        if let Some(prefix) = &client.prefix {
+            add("prefix", text::visible(prefix));
+        }
         if let Some(retry) = client.retry_in {
             add("next try in", text::seconds(retry));
         }

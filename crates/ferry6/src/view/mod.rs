@@ -241,6 +241,15 @@ pub fn addresses(status: &Status) -> HashMap<u64, Ipv6Addr> {
     all
 }
 
+/// The prefix that a broker routes to the peer of each IKE SA, where there is one.
+pub fn prefixes(status: &Status) -> HashMap<u64, &str> {
+    let leases = status.broker.iter().flat_map(|broker| &broker.leases);
+    leases
+        .filter_map(|lease| Some((lease, lease.prefix.as_deref()?)))
+        .flat_map(|(lease, prefix)| lease.ike.iter().map(move |ike| (*ike, prefix)))
+        .collect()
+}
+
 /// The peer as it proved itself to be, else where it is. Fit to be shown.
 pub fn peer(sa: &IkeSa) -> String {
     text::visible(sa.remote_id.as_deref().unwrap_or(&sa.remote))

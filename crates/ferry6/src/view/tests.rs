@@ -94,7 +94,7 @@ pub(crate) fn broker(more: u64, names: &[&str]) -> Status {
     let mut status = status("broker", 4242, tunnels);
     let leases = names.iter().zip(1_u64..).map(|(name, id)| LeaseStatus {
         address: format!("2a00::1{id:02x}").parse().unwrap(),
-        prefix: None,
+        prefix: (id == 2).then(|| "2a00:0:0:1000::/64".to_owned()),
         identity: (*name).to_owned(),
         fixed: false,
         ike: vec![id],

@@ -118,6 +118,12 @@ fn facts(out: &mut String, status: &Status) {
     if let Some(client) = &status.client {
         fact("broker", client.broker.clone());
         fact("address", client.address.map_or_else(String::new, |address| address.to_string()));
+        fact("prefix", client.prefix.clone().unwrap_or_default());
+        let behind = client.lan.iter().map(|lan| match lan.address {
+            Some(address) if !lan.missing => format!("{} {address}/64", lan.interface),
+            _ => format!("{} has no address", lan.interface),
+        });
+        fact("networks behind", behind.collect::<Vec<_>>().join(", "));
         fact("routes", client.routes.join(", "));
         let dns: Vec<String> = client.dns.iter().map(ToString::to_string).collect();
         fact("DNS", dns.join(", "));
@@ -202,10 +208,13 @@ fn tunnels(out: &mut String, view: &View, status: &Status) {
          <th class=\"num\">in</th><th class=\"num\">out</th><th class=\"num wide\">total in</th><th class=\"num wide\">total out</th>\
          <th class=\"num\">rtt</th><th class=\"num\">up</th></tr></thead><tbody>"
     );
-    let addresses = view::addresses(status);
+    let (addresses, prefixes) = (view::addresses(status), view::prefixes(status));
     for sa in list.iter().take(ROWS) {
         let rate = view.tunnels.get(&sa.id).map(|past| past.series.now()).unwrap_or_default();
-        let address = addresses.get(&sa.id).map_or_else(|| "-".to_owned(), ToString::to_string);
+        let mut address = addresses.get(&sa.id).map_or_else(|| "-".to_owned(), ToString::to_string);
+        if let Some(prefix) = prefixes.get(&sa.id) {
+            address = format!("{address} {prefix}");
+        }
         put!(
             out,
             "<tr><td class=\"name\">{}</td><td><code>{}</code></td><td class=\"wide\"><code>{}</code></td>\

@@ -107,6 +107,7 @@ fn the_page_tells_what_there_is() {
         "<h2>client</h2>",
         "alice@my.domain",
         "2a00::101",
+        "<code>2a00::102 2a00:0:0:1000::/64</code>",
         "1.2.3.2:4500",
         "2 tunnels",
         "AES_GCM_16_256",
