@@ -213,7 +213,9 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
                 Some(RouterEvent::Established(up)) => {
                     notices.tell(Level::INFO, notices::UP, &greeting(&up));
                     accounts.established(&up);
-                    hooks.established(&up);
+                    if let Err(text) = hooks.established(&up) {
+                        notices.tell(Level::WARN, "hooks_wait", &text);
+                    }
                     machine.established(&daemon, &up).await;
                 }
                 Some(RouterEvent::Closed(closed)) => {

@@ -44,9 +44,12 @@ impl Runner {
     }
 
     /// A client is up.
-    pub fn established(&mut self, up: &Established) {
+    ///
+    /// # Errors
+    /// Too many wait: none is run for this one.
+    pub fn established(&mut self, up: &Established) -> Result<(), String> {
         if self.stream.is_none() {
-            return;
+            return Ok(());
         }
         let client = Client {
             identity: shown(&up.remote_id.to_string()),
@@ -54,12 +57,10 @@ impl Runner {
             prefix: up.lease.prefix.map(|p| p.to_string()).unwrap_or_default(),
         };
         let link = Link { remote: up.path.remote, connection: shown(&up.connection) };
-        if !self.queue.established(up.ike, client, link) {
-            tracing::warn!(
-                "hooks: {WAITING_LIMIT} clients wait for theirs: none is run for {}",
-                up.remote_id
-            );
+        if self.queue.established(up.ike, client, link) {
+            return Ok(());
         }
+        Err(format!("hooks: {WAITING_LIMIT} clients wait for theirs: none is run for {}", up.remote_id))
     }
 
     /// One is down.
