@@ -23,7 +23,7 @@ const UNSPEC: &str = "[SAs rewritten: flag af-unspec]";
 
 pub(super) fn cases() -> Vec<Case> {
     type Run = fn(&mut Env) -> Result<()>;
-    let broker: [(&str, String, Run); 5] = [
+    let broker: [(&str, String, Run); 6] = [
         (
             "iked-broker",
             format!("certificates, iked's default proposals, rekeys by ferry6; iked restarts {UNSPEC}"),
@@ -41,6 +41,13 @@ pub(super) fn cases() -> Vec<Case> {
             "iked-broker-fragmentation",
             format!("RSA certificates: `set fragmentation`, and without: IKE_AUTH in IP fragments {UNSPEC}"),
             fragmentation,
+        ),
+        (
+            "prefix-any-iked",
+            format!(
+                "a client asks for a prefix, any or a certain one, where there is none: the tunnel is up without {UNSPEC}"
+            ),
+            no_prefix,
         ),
         (
             "iked-broker-refusals",
@@ -170,6 +177,26 @@ fn plain(env: &mut Env) -> Result<()> {
     let patience = Duration::from_secs(30);
     traffic::wait_for_ping(&env.net.home, broker6()?, patience).with_context(|| tunnel.logs())?;
     tunnel.carries_traffic(env)
+}
+
+fn no_prefix(env: &mut Env) -> Result<()> {
+    let mut spec = spec(env)?;
+    spec.ferry_client.tunnel = "prefix = \"any\"\n".into();
+    let mut tunnel = Tunnel::up(env, &broker_conf("", "", ""), How::AfUnspec, &spec)?;
+    let without = |tunnel: &Tunnel| -> Result<()> {
+        tunnel.carries_traffic(env)?;
+        let status = tunnel.client.ferry()?.status()?;
+        ensure!(status[0]["client"]["prefix"].is_null(), "a prefix: {status}");
+        let used = child(&tunnel.client)?;
+        ensure!(used["local_ts"] == serde_json::json!(["2a00::101/128"]), "{used}");
+        Ok(())
+    };
+    without(&tunnel)?;
+    tunnel.client.ferry_mut()?.stop()?;
+    spec.ferry_client.tunnel = "prefix = \"2a00:0:0:1000::/64\"\n".into();
+    tunnel.client = spec.start_client(env)?;
+    tunnel.wait(env)?;
+    without(&tunnel)
 }
 
 fn ipcomp(env: &mut Env) -> Result<()> {

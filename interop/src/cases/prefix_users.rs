@@ -1,7 +1,7 @@
 //! Prefixes of several users of one broker: whose is which, and nobody has anything of another's.
 
 use super::life::ike_sas;
-use super::tunnel::{FERRY6, Side, Spec, Tunnel, broker6, ip, psk, server6};
+use super::tunnel::{FERRY6, Program, Side, Spec, Tunnel, broker6, ip, psk, server6};
 use super::{Case, Env, Peer, Role};
 use crate::ferry::{Ferry, Mode};
 use crate::rogue::Rogue;
@@ -43,6 +43,13 @@ pub(super) fn cases() -> Vec<Case> {
             Role::Broker,
             "a client that keeps to no selectors sends from another's prefix and address: dropped and counted; it receives nothing of another's",
             spoofed,
+        ),
+        Case::new(
+            "prefix-any-strongswan",
+            Peer::StrongSwan,
+            Role::Client,
+            "strongSwan as the broker passes over the question for any prefix: the tunnel is up without",
+            any_of_strongswan,
         ),
         Case::new(
             "prefix-reload",
@@ -222,6 +229,24 @@ fn spoofed(env: &mut Env) -> Result<()> {
     let gone = traffic::ping_count(&env.net.server, at_alice, 5, PAUSE)?;
     ensure!(gone.received == 0, "somebody answered for alice");
     own_works(&mut rogue).context("with alice gone").with_context(|| tunnel.logs())
+}
+
+fn any_of_strongswan(env: &mut Env) -> Result<()> {
+    let mut spec = Spec::certified(env, FERRY6, Program::StrongSwan)?;
+    for prefix in ["any", ALICES] {
+        spec.ferry_client.tunnel = format!("prefix = \"{prefix}\"\n");
+        let mut tunnel = spec.up(env)?;
+        tunnel.carries_traffic(env)?;
+        let client = tunnel.client.ferry_mut()?;
+        let status = client.status()?;
+        ensure!(status[0]["client"]["state"] == "up", "{status}");
+        ensure!(status[0]["client"]["prefix"].is_null(), "a prefix: {status}");
+        client.stop()?;
+        if let Side::Swan(swan) = tunnel.broker {
+            swan.kill()?;
+        }
+    }
+    Ok(())
 }
 
 fn reload(env: &mut Env) -> Result<()> {

@@ -6,6 +6,7 @@ use crate::identity::Identity;
 use crate::prefix::Prefix6;
 use crate::selector::TrafficSelector;
 use crate::testing::{Pair, Side, SmallPool, config, endpoint, pool, psk_connections};
+use proptest::prelude::*;
 
 fn prefix(text: &str) -> Prefix6 {
     text.parse().unwrap()
@@ -208,5 +209,88 @@ fn what_is_no_prefix_is_none() {
     }
     for len in [1, 16, 18] {
         assert!(ip6_prefix(&vec![0x20; len]).is_err(), "{len} octets");
+    }
+}
+
+/// Prefixes in and around what is the client's, and what can be nobody's.
+fn any_text() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(vec![
+        "::/0",
+        "::/1",
+        "2a00::/16",
+        "2a00::/64",
+        "2a00::100/120",
+        "2a00::101/128",
+        "2a00::102/128",
+        "2a00:0:0:1::/64",
+        "2a00:0:0:1::/80",
+        "2a00:0:0:1::1/128",
+        "2a00:0:0:9::/64",
+        "2a00:0:0:9::7/128",
+        "fe80::/64",
+        "ff00::/8",
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Whatever a client wishes and offers: the broker carries its address and its prefix, or a part of them, and the client
+    /// believes in no prefix beyond that.
+    #[test]
+    fn the_policy_of_the_broker_is_the_bound(
+        wish in proptest::option::of(proptest::option::of(any_text())),
+        offer in proptest::collection::vec(any_text(), 1..5),
+        routed in any::<bool>(),
+    ) {
+        let wish = match wish {
+            None => PrefixWish::None,
+            Some(None) => PrefixWish::Any,
+            Some(Some(text)) => PrefixWish::This(prefix(text)),
+        };
+        let offered = ts(&offer);
+        let own = if routed { "2a00:0:0:1::/64" } else { "2a00::101/128" };
+        let pair = pair_with(wish, routed.then_some(own), |client, _| client.local_ts = offered);
+        let bound = ts(&["2a00::101/128", own]);
+        let within = |ts: &TrafficSelector| bound.iter().any(|bound| bound.contains(ts));
+        for child in pair.broker.live() {
+            prop_assert!(child.remote_ts.iter().all(within), "{:?} for {wish:?}, {offer:?}", child.remote_ts);
+        }
+        for up in pair.client.established() {
+            prop_assert!(up.lease.prefix.is_none_or(|p| within(&p.selector())), "{:?}", up.lease);
+        }
+    }
+
+    /// Of a broker that answers anything.
+    #[test]
+    fn any_answer_is_read(
+        attributes in proptest::collection::vec(
+            (
+                proptest::sample::select(vec![8_u16, 10, 17, 18, 0x4000]),
+                proptest::collection::vec(any::<u8>(), 0..20),
+            ),
+            0..12,
+        ),
+        named in any::<bool>(),
+    ) {
+        use crate::wire::{Config, cfg_type};
+        let named = named.then(|| prefix("2a00:0:0:1::/64"));
+        let (mut client, _) = psk_connections();
+        client.addresses = wishing(named.map_or(PrefixWish::Any, PrefixWish::This));
+        let config = Some(Config { cfg_type: cfg_type::CFG_REPLY, attributes: attributes.clone() });
+        let payloads = crate::payloads::Payloads { config, ..crate::payloads::Payloads::default() };
+        let lease = crate::ike_auth::read_lease(&payloads, &client);
+        // The first that is a prefix, else the one that was named.
+        let told = attributes
+            .iter()
+            .filter(|(kind, _)| *kind == 18)
+            .find_map(|(_, value)| crate::wire::config::ip6_prefix(value).ok().flatten());
+        prop_assert_eq!(lease.prefix, told.or(named));
+        if let Some(told) = told {
+            prop_assert!((1..=128).contains(&told.len) && Prefix6::new(told.address, told.len) == Some(told));
+            prop_assert!(!told.address.is_multicast() && !told.address.is_unspecified());
+        }
+        client.addresses = AddressConfig::REQUEST;
+        prop_assert_eq!(crate::ike_auth::read_lease(&payloads, &client).prefix, None);
     }
 }
