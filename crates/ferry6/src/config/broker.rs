@@ -4,7 +4,7 @@ use super::RUN_DIR;
 use super::connection::{self, Defaults, Sections};
 use super::hooks::Hooks;
 use super::picture::Picture;
-use super::prefixes;
+use super::prefixes::{self, Owners};
 use super::reader::{Document, Section};
 use super::secrets::Secrets;
 use super::tunnel::{Listen, Tunnel};
@@ -275,6 +275,7 @@ fn read_pool(section: &Section<'_>) -> Option<Pool> {
             document.problem(range, format!("overlaps with {}", other.value));
         }
     }
+    let owners = Owners::of([&prefixes].into_iter());
     let mut fixed = BTreeMap::new();
     for (who, address) in section.map("fixed", "identity = \"address\"") {
         let id = match values::identity(&who.value) {
@@ -303,7 +304,8 @@ fn read_pool(section: &Section<'_>) -> Option<Pool> {
         if fixed.contains_key(&id) {
             document.problem(&who, format!("{id} has a fixed address already"));
         }
-        if let Some(text) = prefixes::anothers(&prefixes, &id, prefixes.fixed_prefixes.get(&id), value) {
+        let own = prefixes.fixed_prefixes.get(&id);
+        if let Some(text) = prefixes::anothers(&prefixes, &owners, &id, own, value) {
             document.problem(&address, text);
         }
         fixed.insert(id, value);
@@ -367,8 +369,9 @@ fn clash(pool: &Pool, other: &Pool) -> Option<String> {
     {
         return Some(format!("both give prefixes of {prefix} without being the same"));
     }
-    let own = |id| pool.fixed_prefixes.get(id);
-    if let Some(text) = pool.fixed.iter().find_map(|(id, a)| prefixes::anothers(other, id, own(id), *a)) {
+    let owners = Owners::of([other].into_iter());
+    let anothers = |(id, a): (_, &_)| prefixes::anothers(other, &owners, id, pool.fixed_prefixes.get(id), *a);
+    if let Some(text) = pool.fixed.iter().find_map(anothers) {
         return Some(text);
     }
     pool.fixed_prefixes.iter().find_map(|(id, prefix)| prefixes::overlap(&other.fixed_prefixes, id, *prefix))

@@ -7,7 +7,7 @@ mod hooks;
 pub mod keys;
 mod per_cpu;
 pub mod picture;
-mod prefixes;
+pub(crate) mod prefixes;
 mod process;
 pub mod proposal;
 pub mod reader;

@@ -59,19 +59,71 @@ pub(super) fn read(section: &Section<'_>, ranges: Option<&Found<Vec<Found<Range6
     }
 }
 
-/// Why a prefix can't be fixed for an identity beside these others.
+/// Why a prefix can't be fixed for an identity beside these others. One that is nested in another is refused even where both are the
+/// same identity's: whoever looks for what overlaps relies on it.
 pub(super) fn overlap(
     fixed: &BTreeMap<Identity, Prefix6>,
     identity: &Identity,
     prefix: Prefix6,
 ) -> Option<String> {
-    let (other, theirs) = fixed.iter().find(|(id, p)| *id != identity && p.overlaps(prefix))?;
+    let (other, theirs) =
+        fixed.iter().find(|(id, p)| p.overlaps(prefix) && (*id != identity || **p != prefix))?;
     Some(format!("{prefix} overlaps with {theirs}, which is {other}'s already"))
 }
 
-/// Why an address can't be fixed for an identity beside these prefixes: whoever has a prefix may send from all of it.
+/// The entry of a map of prefixes by their first addresses that overlaps with this one. As they do not overlap among each other, it
+/// is the last that begins in it or before it.
+pub(crate) fn overlapping<T>(
+    map: &BTreeMap<Ipv6Addr, T>,
+    prefix: Prefix6,
+    len: impl Fn(&T) -> u8,
+) -> Option<(Prefix6, &T)> {
+    let (address, value) = map.range(..=prefix.last()).next_back()?;
+    let other = Prefix6 { address: *address, len: len(value) };
+    other.overlaps(prefix).then_some((other, value))
+}
+
+/// What is whose in all pools, found quickly, for files with many users.
+#[derive(Default)]
+pub(super) struct Owners {
+    addresses: BTreeMap<Ipv6Addr, Identity>,
+    prefixes: BTreeMap<Ipv6Addr, (u8, Identity)>,
+}
+
+impl Owners {
+    pub(super) fn of<'p>(pools: impl Iterator<Item = &'p Pool>) -> Self {
+        let mut this = Self::default();
+        for pool in pools {
+            pool.fixed.iter().for_each(|(identity, address)| this.add_address(identity, *address));
+            pool.fixed_prefixes.iter().for_each(|(identity, prefix)| this.add_prefix(identity, *prefix));
+        }
+        this
+    }
+
+    pub(super) fn add_address(&mut self, identity: &Identity, address: Ipv6Addr) {
+        self.addresses.insert(address, identity.clone());
+    }
+
+    pub(super) fn add_prefix(&mut self, identity: &Identity, prefix: Prefix6) {
+        self.prefixes.insert(prefix.address, (prefix.len, identity.clone()));
+    }
+
+    /// Whose an address is.
+    pub(super) fn of_address(&self, address: Ipv6Addr) -> Option<&Identity> {
+        self.addresses.get(&address)
+    }
+
+    /// What overlaps with a prefix, and whose it is.
+    pub(super) fn of_prefix(&self, prefix: Prefix6) -> Option<(Prefix6, &Identity)> {
+        overlapping(&self.prefixes, prefix, |(len, _)| *len).map(|(other, (_, owner))| (other, owner))
+    }
+}
+
+/// Why an address can't be fixed for an identity beside the prefixes of a pool and those that have `owners`: whoever has a prefix may
+/// send from all of it. `own` is the identity's.
 pub(super) fn anothers(
     pool: &Pool,
+    owners: &Owners,
     identity: &Identity,
     own: Option<&Prefix6>,
     address: Ipv6Addr,
@@ -80,8 +132,10 @@ pub(super) fn anothers(
         return None;
     }
     let lies = |prefix: &Prefix6| format!("{address} of {identity} lies in {prefix}, which is");
-    if let Some((other, prefix)) = pool.fixed_prefixes.iter().find(|(_, p)| p.contains(address)) {
-        return Some(format!("{} {other}'s", lies(prefix)));
+    if let Some((prefix, owner)) = owners.of_prefix(Prefix6 { address, len: 128 })
+        && owner != identity
+    {
+        return Some(format!("{} {owner}'s", lies(&prefix)));
     }
     let prefix = pool.prefixes.iter().find(|p| p.contains(address))?;
     Some(format!(

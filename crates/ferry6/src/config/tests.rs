@@ -448,6 +448,23 @@ fn pools() {
     );
     fs::write(dir.path().join("one.toml"), two("a@b.c")).unwrap();
     assert_eq!(broker(&dir.path().join("one.toml")).unwrap().pools.len(), 2);
+    // One identity's prefixes in two pools are the same or apart.
+    let nested = |second: &str| {
+        let text = with("range = \"2a00::100/120\"");
+        let of = |name: &str, range: &str, prefix: &str| {
+            format!(
+                "[[connection]]\nname = \"{name}\"\n[connection.pool]\nrange = \"{range}\"\n\
+                 fixed_prefixes = {{ \"a@b.c\" = \"{prefix}\" }}\n"
+            )
+        };
+        format!("{text}{}{}", of("one", "2a00::200/120", "2a00:1::/57"), of("two", "2a00::300/120", second))
+    };
+    let got = error(&dir, "broker", &nested("2a00:1::/64"));
+    assert!(got.contains("2a00:1::/64 overlaps with 2a00:1::/57, which is a@b.c's already"), "{got}");
+    for good in ["2a00:1::/57", "2a00:2::/64"] {
+        fs::write(dir.path().join("one.toml"), nested(good)).unwrap();
+        broker(&dir.path().join("one.toml")).unwrap();
+    }
 }
 
 #[test]
@@ -469,6 +486,20 @@ fn what_is_set_for_single_users_is_nothing_of_others() {
             format!("{alice}{}", user("d@e.f", "address = \"2a00:9::5\"")),
             "2a00:9::5 of d@e.f lies in 2a00:9::/56, which is a@b.c's",
         ),
+        (
+            format!("{alice}{}", user("d@e.f", "prefix = \"2a00:9:0:7::/64\"")),
+            "d@e.f: 2a00:9:0:7::/64 overlaps with 2a00:9::/56, which is a@b.c's already",
+        ),
+        (
+            format!(
+                "{}{}",
+                user("a@b.c", "address = \"2a00::150\""),
+                user("d@e.f", "address = \"2a00::150\"")
+            ),
+            "d@e.f: 2a00::150 is a@b.c's already",
+        ),
+        (user("d@e.f", "address = \"2a00::100\""), "subnet-router anycast address"),
+        (user("d@e.f", "prefix = \"2a00::/64\""), "overlaps with the addresses of the pool"),
     ] {
         fs::write(dir.path().join("users.toml"), users).unwrap();
         let got = broker(&file).map(drop).unwrap_err().to_string();

@@ -3,7 +3,7 @@
 //! It is read with the configuration, and so by `ferry6 reload`, too. Who does not stand in it is let in as the configuration says.
 
 use super::Pool;
-use super::prefixes;
+use super::prefixes::{self, Owners};
 use super::reader::{Document, Section};
 use super::values::{self, Range6};
 use crate::cli::UsageError;
@@ -166,23 +166,21 @@ impl Users {
     /// # Errors
     /// What contradicts the configuration.
     pub(super) fn fix(&self, pools: &mut BTreeMap<String, Pool>) -> Result<(), String> {
+        let mut owners = Owners::of(pools.values());
         for (identity, settings) in &self.0 {
             if let Some(address) = settings.address {
-                check_owner(identity, address, pools.values().flat_map(|p| &p.fixed))?;
+                check_address(identity, address, pools, &owners)?;
                 for pool in pools.values_mut() {
-                    if pool.ranges.iter().any(|r| r.anycast() == Some(address)) {
-                        return Err(format!(
-                            "{identity}: {address} is the subnet-router anycast address of a pool; take another"
-                        ));
-                    }
                     pool.fixed.insert(identity.clone(), address);
                 }
+                owners.add_address(identity, address);
             }
             if let Some(prefix) = settings.prefix {
-                check_prefix(identity, prefix, pools)?;
+                check_prefix(identity, prefix, pools, &owners)?;
                 for pool in pools.values_mut() {
                     pool.fixed_prefixes.insert(identity.clone(), prefix);
                 }
+                owners.add_prefix(identity, prefix);
             }
         }
         // With all of them in place: none has an address in a prefix of another.
@@ -190,7 +188,7 @@ impl Users {
         for pool in &pools {
             for (identity, address) in &pool.fixed {
                 let own = pool.fixed_prefixes.get(identity);
-                let anothers = |other: &&Pool| prefixes::anothers(other, identity, own, *address);
+                let anothers = |other: &&Pool| prefixes::anothers(other, &owners, identity, own, *address);
                 if let Some(text) = pools.iter().find_map(anothers) {
                     return Err(text);
                 }
@@ -240,39 +238,52 @@ fn read_user(section: &Section<'_>) -> UserSettings {
 }
 
 /// What is set for one user must not be another's, nor something else of the same one.
-fn check_owner<'p, T: PartialEq + std::fmt::Display + 'p>(
+fn check_address(
     identity: &Identity,
-    value: T,
-    fixed: impl Iterator<Item = (&'p Identity, &'p T)>,
+    address: Ipv6Addr,
+    pools: &BTreeMap<String, Pool>,
+    owners: &Owners,
 ) -> Result<(), String> {
-    for (owner, other) in fixed {
-        if owner == identity && *other != value {
-            return Err(format!("{identity}: {value}, but {other} is fixed already, by broker.toml"));
+    for pool in pools.values() {
+        if let Some(other) = pool.fixed.get(identity).filter(|other| **other != address) {
+            return Err(format!("{identity}: {address}, but {other} is fixed already, by broker.toml"));
         }
-        if owner != identity && *other == value {
-            return Err(format!("{identity}: {value} is {owner}'s already"));
+        if pool.ranges.iter().any(|r| r.anycast() == Some(address)) {
+            return Err(format!(
+                "{identity}: {address} is the subnet-router anycast address of a pool; take another"
+            ));
         }
     }
-    Ok(())
+    match owners.of_address(address).filter(|owner| *owner != identity) {
+        Some(owner) => Err(format!("{identity}: {address} is {owner}'s already")),
+        None => Ok(()),
+    }
 }
 
-fn check_prefix(identity: &Identity, prefix: Prefix6, pools: &BTreeMap<String, Pool>) -> Result<(), String> {
+fn check_prefix(
+    identity: &Identity,
+    prefix: Prefix6,
+    pools: &BTreeMap<String, Pool>,
+    owners: &Owners,
+) -> Result<(), String> {
     if !prefixes::is_unicast(prefix) {
         return Err(format!("{identity}: {prefix} is no prefix of unicast addresses of more than one link"));
     }
+    let range = Range6 { first: prefix.address, last: prefix.last(), prefix: Some(prefix) };
     for pool in pools.values() {
-        if let Some(text) = prefixes::overlap(&pool.fixed_prefixes, identity, prefix) {
-            return Err(format!("{identity}: {text}"));
-        }
         if pool.fixed_prefixes.get(identity).is_some_and(|other| *other != prefix) {
             return Err(format!("{identity}: {prefix}, but another is fixed already, by broker.toml"));
         }
-        let range = Range6 { first: prefix.address, last: prefix.last(), prefix: Some(prefix) };
         if let Some(addresses) = pool.ranges.iter().find(|r| r.overlaps(range)) {
             return Err(format!("{identity}: {prefix} overlaps with the addresses of the pool, {addresses}"));
         }
     }
-    Ok(())
+    match owners.of_prefix(prefix).filter(|other| *other != (prefix, identity)) {
+        Some((theirs, owner)) => {
+            Err(format!("{identity}: {prefix} overlaps with {theirs}, which is {owner}'s already"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// `2026-12-31`, or with the time of day where that is not midnight.

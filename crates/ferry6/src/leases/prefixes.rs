@@ -4,6 +4,7 @@
 
 use super::identity_text;
 use crate::config::Pool;
+use crate::config::prefixes::overlapping;
 use ferry6_ike::config::PrefixWish;
 use ferry6_ike::event::IkeSaId;
 use ferry6_ike::{Identity, Prefix6};
@@ -57,18 +58,6 @@ pub(super) struct Prefixes {
     own: Vec<Ipv6Addr>,
     /// By a pool's prefix and the length of its parts: nothing before this address is free.
     hints: HashMap<(Prefix6, u8), Ipv6Addr>,
-}
-
-/// The entry of a map of prefixes that overlaps with this one. As they do not overlap among each other, it is the last that begins
-/// in it or before it.
-fn overlapping<T>(
-    map: &BTreeMap<Ipv6Addr, T>,
-    prefix: Prefix6,
-    len: impl Fn(&T) -> u8,
-) -> Option<(Prefix6, &T)> {
-    let (address, value) = map.range(..=prefix.last()).next_back()?;
-    let other = Prefix6 { address: *address, len: len(value) };
-    other.overlaps(prefix).then_some((other, value))
 }
 
 impl Prefixes {
