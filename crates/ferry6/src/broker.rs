@@ -379,7 +379,9 @@ impl Machine {
         if config.forwarding
             && let Err(text) = sysctl::enable_forwarding(net, &mut changes).await
         {
-            tracing::warn!("{text}");
+            tracing::warn!(
+                "{text}; till then clients reach this machine only (forwarding = false if that is meant)"
+            );
         }
         let record = config.state_dir.join(PROXY_RECORD);
         Proxies::remove_left_over(net, &record).await;

@@ -207,6 +207,8 @@ fn accounts_grow_with_the_traffic_and_outlive_the_broker() {
     let third = world.usage();
     assert!(of(&third, "bytes_in") > of(&stopped, "bytes_in"), "{stopped} {third}");
     assert_eq!(of(&third, "sessions"), 2, "{third}");
+    let show = done(&world.at_broker(&["show", "alice"]));
+    assert!(show.contains("carried     ") && show.contains(" to the user"), "{show}");
     let by_month = done(&world.at_broker(&["usage", "alice"]));
     assert!(by_month.contains("month") && by_month.contains("total"), "{by_month}");
     let month = third[0]["months"].as_object().unwrap().keys().next().unwrap().clone();

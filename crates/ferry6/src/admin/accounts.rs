@@ -85,7 +85,7 @@ impl Row {
 
 /// All users, those who never came among them, and then others that have an account.
 fn rows(site: &Site, month: Option<Month>) -> anyhow::Result<Vec<Row>> {
-    let mut accounts = ask::usage(site)?;
+    let mut accounts = ask::usage(site, None)?;
     for account in &mut accounts {
         account.months.retain(|m, _| month.is_none_or(|wanted| wanted == *m));
     }

@@ -2,7 +2,7 @@
 
 use super::site::{Site, User};
 use crate::accounts::{self, Usage};
-use crate::config;
+use crate::config::{self, values};
 use crate::control::{Request, Response, connect};
 use crate::exit;
 use crate::leases::{self, LeaseStatus};
@@ -62,16 +62,18 @@ pub(super) fn leases(site: &Site) -> anyhow::Result<Leases> {
     }
 }
 
-/// The accounts.
+/// The accounts, or that of one identity.
 ///
 /// # Errors
 /// As [`leases`].
-pub(super) fn usage(site: &Site) -> anyhow::Result<Vec<Usage>> {
-    match connect::ask(&socket(site), &Request::Usage { who: None }) {
+pub(super) fn usage(site: &Site, who: Option<&str>) -> anyhow::Result<Vec<Usage>> {
+    // As the store spells it.
+    let who = who.and_then(|who| values::identity(who).ok()).map(|who| leases::identity_text(&who));
+    match connect::ask(&socket(site), &Request::Usage { who: who.clone() }) {
         Ok(Response::Usage(list)) => Ok(list),
         Ok(_) => bail!("the broker answered another question"),
         Err(error) if exit::code(&error) == exit::Exit::NoDaemon => match store(site)? {
-            Some(store) => Ok(accounts::read(&store, None)?),
+            Some(store) => Ok(accounts::read(&store, who.as_deref())?),
             None => Ok(Vec::new()),
         },
         Err(error) => Err(error),

@@ -4,6 +4,7 @@ use super::ask::Leases;
 use super::site::{Site, Standing, User};
 use super::{Place, ask};
 use crate::config::users::shown_time;
+use crate::config::values::show_octets;
 use crate::control::{Request, connect};
 use crate::leases::LeaseStatus;
 use crate::pki::{Revocation, Validity};
@@ -127,6 +128,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         println!("  prefix      {prefix}");
     }
     println!("  tunnel      {}", seen(&row, now));
+    println!("  carried     {}", carried(&site, &row.user));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -175,6 +177,18 @@ fn row(user: User, leases: Option<&Leases>) -> Row {
         online: leases.filter(|l| l.running).map(|_| lease.is_some_and(|l| !l.ike.is_empty())),
         last_seen: lease.and_then(|l| l.last_used),
         user,
+    }
+}
+
+/// What the user's tunnels carried in all.
+fn carried(site: &Site, user: &User) -> String {
+    match ask::usage(site, Some(&user.identity)) {
+        Ok(accounts) => {
+            let traffic = accounts.first().map(|a| a.total().traffic).unwrap_or_default();
+            let (from, to) = (show_octets(traffic.bytes_in), show_octets(traffic.bytes_out));
+            format!("{from} from the user, {to} to the user (ferry6 broker usage {})", user.name)
+        }
+        Err(error) => format!("not known: {error:#}"),
     }
 }
 

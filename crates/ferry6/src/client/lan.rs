@@ -48,7 +48,7 @@ impl Lan {
         if let Some(changes) = &mut changes
             && let Err(text) = sysctl::enable_forwarding(net, changes).await
         {
-            tracing::warn!("{text}");
+            tracing::warn!("{text}; till then the networks behind this machine reach nothing");
         }
         Ok(Self {
             interfaces: config.lan.clone(),

@@ -127,8 +127,8 @@ pub async fn enable_forwarding(net: &Net, changes: &mut Changes) -> Result<(), S
     }
     changes.set(Path::new(CONF).join("all/forwarding"), "1").map_err(|e| {
         format!(
-            "IPv6 forwarding is off and cannot be switched on ({e}), so clients reach this machine only: \
-             do `sysctl -w net.ipv6.conf.all.forwarding=1` as root, or set forwarding = false if that is meant"
+            "IPv6 forwarding is off and cannot be switched on ({e}): do `sysctl -w net.ipv6.conf.all.forwarding=1` \
+             as root"
         )
     })
 }
