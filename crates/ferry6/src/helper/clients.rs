@@ -1,7 +1,7 @@
 //! The process that runs a broker's hooks: one at a time, so that a flood of clients never becomes one of processes.
 //!
 //! The broker tells one event, and the next one when this one was answered: what waits stands with the broker, see
-//! [`super::broker`]. When the broker is gone, `down` is run for each client that was up, for as long as [`END_PATIENCE`].
+//! [`super::broker`]. When the broker is gone, `down` is run for each client that was up, for as long as `END_PATIENCE`.
 
 use super::run::{Deaf, run_hook};
 use super::{LINE_LIMIT, PATIENCE};
