@@ -14,6 +14,7 @@ mod keylog;
 mod life;
 mod monitor;
 mod per_cpu;
+mod prefix_lan;
 mod prefix_users;
 mod prefixes;
 mod refusals;
@@ -134,6 +135,7 @@ pub fn all() -> Vec<Case> {
         rekey::cases(),
         per_cpu::cases(),
         prefixes::cases(),
+        prefix_lan::cases(),
         prefix_users::cases(),
         soak::cases(),
         life::cases(),

@@ -19,12 +19,14 @@ const ALL: &str = "2a00:0:0:1000::/52";
 /// What the pool gives first.
 const FIRST: &str = "2a00:0:0:1000::/64";
 /// A prefix by name, of which a client has one more network than it has interfaces.
-const NAMED: &str = "2a00:0:0:1f00::/56";
+pub(super) const NAMED: &str = "2a00:0:0:1f00::/56";
 
 /// The first network of those.
 const LAN: &str = "2a00:0:0:1f00::/64";
 
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
+/// With a host's first router advertisement.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -84,14 +86,14 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// A tunnel whose broker has prefixes to give.
-fn spec(env: &Env, client: Program, broker: Program) -> Result<Spec> {
+pub(super) fn spec(env: &Env, client: Program, broker: Program) -> Result<Spec> {
     env.net.firewall.route(ALL, BROKER_IPV6)?;
     let mut spec = Spec::certified(env, client, broker)?;
     spec.ferry_pool += &format!("prefixes = \"{ALL}\"\n");
     Ok(spec)
 }
 
-fn named(spec: &mut Spec, prefix: &str) {
+pub(super) fn named(spec: &mut Spec, prefix: &str) {
     spec.ferry_pool += &format!("fixed_prefixes = {{ \"{CLIENT_ID}\" = \"{prefix}\" }}\n");
 }
 
@@ -204,17 +206,17 @@ fn anothers(env: &mut Env) -> Result<()> {
     not_reached(env, behind(&env.net.home, "2a00:0:0:1000::7")?)
 }
 
-/// A host in the network behind the home's computer, on its `eth1`.
-fn neighbour(env: &Env) -> Result<Host> {
-    let host = env.net.lab.host("neighbour")?;
-    env.net.lab.link(&env.net.home, "eth1", &host, "eth0")?;
+/// A host in a network behind the home's computer, on an interface of it.
+pub(super) fn neighbour(env: &Env, interface: &str) -> Result<Host> {
+    let host = env.net.lab.host(&format!("at-{interface}"))?;
+    env.net.lab.link(&env.net.home, interface, &host, "eth0")?;
     // The lab's hosts do not ask for routers, as a rule.
     host.sysctl("net.ipv6.conf.eth0.router_solicitations", "3")?;
     Ok(host)
 }
 
 /// radvd with the configuration that ferry6 prints, until this is dropped.
-struct Radvd(Child);
+pub(super) struct Radvd(Child);
 
 impl Drop for Radvd {
     fn drop(&mut self) {
@@ -223,7 +225,7 @@ impl Drop for Radvd {
     }
 }
 
-fn radvd(env: &Env, client: &Path) -> Result<Radvd> {
+pub(super) fn radvd(env: &Env, client: &Path) -> Result<Radvd> {
     let dir = env.subdir("radvd")?;
     let mut command = env.net.home.command(&env.ferry6);
     let text =
@@ -239,10 +241,10 @@ fn radvd(env: &Env, client: &Path) -> Result<Radvd> {
 }
 
 /// The address that a host gave itself in a network.
-fn slaac(host: &Host, network: &str) -> Result<Ipv6Addr> {
+pub(super) fn slaac(host: &Host, network: &str, patience: Duration) -> Result<Ipv6Addr> {
     let network: Prefix6 = network.parse().map_err(anyhow::Error::msg)?;
     let mut found = None;
-    wait_until("a host behind the client has an address", Duration::from_secs(15), || {
+    wait_until("a host behind the client has an address", patience, || {
         let list = ip(host, "-6 -o addr show dev eth0 scope global -tentative")?;
         let addresses = list.split_whitespace().filter_map(|word| word.split('/').next()?.parse().ok());
         found = addresses.into_iter().find(|address: &Ipv6Addr| network.contains(*address));
@@ -263,7 +265,7 @@ fn router(env: &Env) -> Result<Router> {
     named(&mut spec, NAMED);
     spec.ferry_client.tunnel += "lan = \"eth1\"\n";
     spec.ferry_client.ike += "dpd = \"2s\"\nretransmit_timeout = \"300ms\"\nretransmit_tries = 3\n";
-    let neighbour = neighbour(env)?;
+    let neighbour = neighbour(env, "eth1")?;
     // Where the home's computer has a better way of its own its pings go there.
     let tunnel = Tunnel { broker: spec.start_broker(env)?, client: spec.start_client(env)? };
     wait_until("the tunnel is up", Duration::from_secs(10), || {
@@ -274,14 +276,18 @@ fn router(env: &Env) -> Result<Router> {
     // It is plugged in.
     neighbour.down("eth0")?;
     neighbour.up("eth0")?;
-    let address = slaac(&neighbour, LAN).with_context(|| tunnel.logs())?;
+    let address = slaac(&neighbour, LAN, PATIENCE).with_context(|| tunnel.logs())?;
     Ok(Router { tunnel, neighbour, address, radvd })
 }
 
 fn both_ways(env: &Env, router: &Router) -> Result<()> {
-    let Router { tunnel, neighbour, address, .. } = router;
-    traffic::ping_count(neighbour, server6()?, 5, PAUSE)?.no_loss().with_context(|| tunnel.logs())?;
-    traffic::ping_count(&env.net.server, *address, 5, PAUSE)?.no_loss().with_context(|| tunnel.logs())
+    behind_reached(env, &router.neighbour, router.address).with_context(|| router.tunnel.logs())
+}
+
+/// A host behind reaches the server, and is reached.
+pub(super) fn behind_reached(env: &Env, host: &Host, address: Ipv6Addr) -> Result<()> {
+    traffic::ping_count(host, server6()?, 5, PAUSE)?.no_loss().context("a host behind to the server")?;
+    traffic::ping_count(&env.net.server, address, 5, PAUSE)?.no_loss().context("the server to a host behind")
 }
 
 fn lan(env: &mut Env) -> Result<()> {
@@ -347,7 +353,7 @@ fn lan(env: &mut Env) -> Result<()> {
 }
 
 /// Another way into the internet for the home's computer, by IPv6 and in clear, which counts what comes from prefixes.
-fn another_way(env: &Env) -> Result<Host> {
+pub(super) fn another_way(env: &Env) -> Result<Host> {
     let other = env.net.lab.host("provider")?;
     env.net.lab.link(&env.net.home, "eth2", &other, "eth0")?;
     env.net.home.address("eth2", "2b00::2/64")?;
@@ -361,7 +367,7 @@ fn another_way(env: &Env) -> Result<Host> {
 }
 
 /// Nothing came out there that belongs into the tunnel; but other things did.
-fn nothing_in_clear(env: &Env, other: &Host) -> Result<()> {
+pub(super) fn nothing_in_clear(env: &Env, other: &Host) -> Result<()> {
     traffic::ping_count(&env.net.home, "2b00::1".parse()?, 2, PAUSE)?
         .no_loss()
         .context("the other way works")?;
@@ -382,7 +388,7 @@ fn lan_lost(env: &mut Env) -> Result<()> {
     let count = traffic::ping_count(&router.neighbour, server6()?, 2, PAUSE)?;
     ensure!(count.received == 0 && count.no_route == 2, "the host behind is not told: {count:?}");
     nothing_in_clear(env, &other)?;
-    let kept = slaac(&router.neighbour, LAN)?;
+    let kept = slaac(&router.neighbour, LAN, PATIENCE)?;
     ensure!(kept == router.address, "{kept} was {}", router.address);
     router.tunnel.broker.ferry_mut()?.restart()?;
     wait_until("the tunnel is back", Duration::from_secs(30), || {

@@ -6,15 +6,18 @@
 use crate::config::Client;
 use crate::control::LanStatus;
 use crate::net::Net;
-use crate::net::prefix::{self, Routed, lan_address};
+use crate::net::prefix::{self, LanAddress, Routed, lan_address};
 use crate::net::sysctl::{self, Changes};
+use anyhow::bail;
 use ferry6_ike::Prefix6;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often it is looked whether each interface has its address: one may come later, or go and come.
 const LOOK: Duration = Duration::from_secs(5);
+/// After a fault of an interface is gone: longer than duplicate address detection takes (RFC 4862: one second).
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The networks behind us.
 pub(super) struct Lan {
@@ -25,8 +28,10 @@ pub(super) struct Lan {
     routes: Vec<Prefix6>,
     /// Addresses that were set, with the index of their interface.
     addresses: Vec<(String, u32, Ipv6Addr)>,
-    /// Interfaces of which it was said that they are missing.
-    missing: BTreeSet<String>,
+    /// Why an interface has no address; told once.
+    faults: BTreeMap<String, String>,
+    /// When it is looked next.
+    due: Instant,
     /// Forwarding; put back when this is dropped.
     _changes: Option<Changes>,
 }
@@ -56,7 +61,8 @@ impl Lan {
             stands: None,
             routes: Vec::new(),
             addresses: Vec::new(),
-            missing: BTreeSet::new(),
+            faults: BTreeMap::new(),
+            due: Instant::now(),
             _changes: changes,
         })
     }
@@ -79,6 +85,12 @@ impl Lan {
         if self.stands != prefix {
             self.clear(net).await?;
             if let Some(prefix) = prefix {
+                // Of a client that was killed and had another metric: its rules would come before ours, and lead nowhere.
+                for left in net.routed_prefixes().await? {
+                    if left.prefix == prefix && left.table != self.table {
+                        take_back(net, left, &self.interfaces).await?;
+                    }
+                }
                 net.route_prefix(Routed { prefix, table: self.table }).await?;
                 self.stands = Some(prefix);
                 self.check(prefix);
@@ -108,7 +120,7 @@ impl Lan {
     /// # Errors
     /// The kernel refused.
     pub(super) async fn clear(&mut self, net: &Net) -> anyhow::Result<()> {
-        for (_, index, address) in self.addresses.drain(..) {
+        for (_, index, address) in std::mem::take(&mut self.addresses) {
             net.remove_lan_address(index, address).await?;
         }
         if let Some(routed) = self.routed() {
@@ -116,6 +128,7 @@ impl Lan {
         }
         self.stands = None;
         self.routes.clear();
+        self.faults.clear();
         Ok(())
     }
 
@@ -124,7 +137,7 @@ impl Lan {
         let served = (0..self.interfaces.len()).take_while(|n| lan_address(prefix, *n).is_some()).count();
         if served < self.interfaces.len() {
             tracing::warn!(
-                "{prefix} has {served} networks of 64 bits, and tunnel.lan names {} interfaces: {} get no address",
+                "{prefix} has {served} networks of 64 bits, and tunnel.lan names {} interfaces: no address for {}",
                 self.interfaces.len(),
                 self.interfaces[served..].join(", ")
             );
@@ -136,38 +149,65 @@ impl Lan {
         if self.stands.is_none() || self.interfaces.is_empty() {
             return std::future::pending().await;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep_until(self.due.into()).await;
     }
 
     /// Sets the addresses that are missing: an interface may have come just now, or been down.
     pub(super) async fn look(&mut self, net: &Net) {
+        self.due = Instant::now() + LOOK;
         let Some(prefix) = self.stands else { return };
-        let there = net.addresses().await.unwrap_or_default();
+        let there = match net.lan_addresses().await {
+            Ok(there) => there,
+            Err(error) => return tracing::debug!("tunnel.lan: {error:#}"),
+        };
         for (n, name) in self.interfaces.clone().into_iter().enumerate() {
             let Some(address) = lan_address(prefix, n) else { return };
-            if there.contains(&address) {
-                self.missing.remove(&name);
-                continue;
-            }
-            self.addresses.retain(|(other, ..)| *other != name);
-            let set = async {
-                let index = net.index(&name).await?;
-                // A route that came back with the interface may be older than this; it is the same one.
-                net.add_lan_address(index, address).await?;
-                anyhow::Ok(index)
-            };
-            match set.await {
-                Ok(index) => {
-                    tracing::info!("{name} has {address}/64 of {prefix}");
-                    self.missing.remove(&name);
-                    self.addresses.push((name, index, address));
+            match self.serve(net, &name, address, &there).await {
+                // Whether it is another host's, too, is seen at the next look.
+                Ok(Served::Now) if self.faults.contains_key(&name) => self.due = Instant::now() + LOOK_AGAIN,
+                Ok(Served::Before) if self.faults.remove(&name).is_none() => {}
+                Ok(_) => tracing::info!("{name} has {address}/64 of {prefix}"),
+                Err(error) => {
+                    let text = format!("{error:#}");
+                    if self.faults.get(&name) != Some(&text) {
+                        tracing::warn!("tunnel.lan: {name} has no address of {prefix} yet: {text}");
+                        self.faults.insert(name, text);
+                    }
                 }
-                Err(error) if self.missing.insert(name.clone()) => {
-                    tracing::warn!("tunnel.lan: {name} gets no address of {prefix} yet: {error:#}");
-                }
-                Err(error) => tracing::debug!("tunnel.lan: {name}: {error:#}"),
             }
         }
+    }
+
+    /// Sets the address of an interface, unless it is there.
+    async fn serve(
+        &mut self,
+        net: &Net,
+        name: &str,
+        address: Ipv6Addr,
+        there: &[LanAddress],
+    ) -> anyhow::Result<Served> {
+        let index = net.index(name).await?;
+        let known = self.addresses.contains(&(name.to_owned(), index, address));
+        for found in there.iter().filter(|found| found.address == address) {
+            if found.index == index && !found.duplicate {
+                if !known {
+                    self.addresses.push((name.to_owned(), index, address));
+                }
+                return Ok(Served::Before);
+            }
+            if found.index == index {
+                // The kernel asks once only: with the next one that we set it asks again.
+                net.remove_lan_address(index, address).await?;
+                bail!("another host there has {address}");
+            }
+            if found.marked {
+                net.remove_lan_address(found.index, address).await?;
+            }
+        }
+        net.add_lan_address(index, address).await?;
+        self.addresses.retain(|(other, ..)| other != name);
+        self.addresses.push((name.to_owned(), index, address));
+        Ok(Served::Now)
     }
 
     /// For `status`: the prefix, and what each interface has of it.
@@ -175,14 +215,28 @@ impl Lan {
         let lans = self.interfaces.iter().enumerate().map(|(n, name)| LanStatus {
             interface: name.clone(),
             address: self.stands.and_then(|prefix| lan_address(prefix, n)),
-            missing: self.missing.contains(name),
+            missing: self.faults.contains_key(name),
+            reason: self.faults.get(name).cloned(),
         });
         (self.stands.map(|p| p.to_string()), lans.collect())
     }
 }
 
-/// Takes away what stands of a prefix, the addresses of these interfaces among it.
+/// How an interface has its address.
+enum Served {
+    /// It was there.
+    Before,
+    /// It was set.
+    Now,
+}
+
+/// Takes away what stands of a prefix, with the addresses: those with our mark, and on older kernels those of these interfaces.
 async fn take_back(net: &Net, left: Routed, interfaces: &[String]) -> anyhow::Result<()> {
+    for found in net.lan_addresses().await? {
+        if found.marked && left.prefix.contains(found.address) {
+            net.remove_lan_address(found.index, found.address).await?;
+        }
+    }
     for (n, name) in interfaces.iter().enumerate() {
         if let (Some(address), Ok(index)) = (lan_address(left.prefix, n), net.index(name).await) {
             net.remove_lan_address(index, address).await?;
@@ -191,14 +245,14 @@ async fn take_back(net: &Net, left: Routed, interfaces: &[String]) -> anyhow::Re
     net.unroute_prefix(left).await
 }
 
-/// Takes away what clients left that do not run any more: routes and rules; an interface's address is the next client's to take.
+/// Takes away what clients left that do not run any more. On kernels before 5.18 the addresses stay for the next client to take.
 ///
 /// # Errors
 /// The kernel refused.
 pub async fn remove_left_over(net: &Net) -> anyhow::Result<Vec<Prefix6>> {
     let mut list = super::guard::remove_left_over(net).await?;
     for left in net.routed_prefixes().await? {
-        net.unroute_prefix(left).await?;
+        take_back(net, left, &[]).await?;
         list.push(left.prefix);
     }
     Ok(list)

@@ -46,11 +46,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Ok(Response::Status(status)) => Some(*status),
         _ => None,
     };
-    print!("{}", text(&client, status.as_ref()));
+    print!("{}", text(&client, status.as_ref(), link_mtu));
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(client: &Client, status: Option<&Status>) -> String {
+/// What an interface takes in one piece, where it is there.
+fn link_mtu(name: &str) -> Option<u32> {
+    std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?.trim().parse().ok()
+}
+
+fn text(client: &Client, status: Option<&Status>, link_mtu: impl Fn(&str) -> Option<u32>) -> String {
     let mtu = client.tunnel.sizes.mtu.or_else(|| {
         let largest = status?.router.ike_sas.iter().flat_map(|sa| &sa.children).map(|child| child.mtu);
         largest.min()
@@ -66,7 +71,8 @@ fn text(client: &Client, status: Option<&Status>) -> String {
              # Lifetimes of RFC 9096 section 3.4: short, for the case that the broker gives another prefix.\n    \
              AdvDefaultLifetime 2700;\n"
         );
-        if let Some(mtu) = mtu {
+        // radvd sends nothing at all where this is more than the link takes.
+        if let Some(mtu) = mtu.filter(|mtu| link_mtu(name).is_none_or(|link| u32::from(*mtu) < link)) {
             let _ = write!(out, "    # What fits into the tunnel.\n    AdvLinkMTU {mtu};\n");
         }
         let _ = write!(
@@ -101,11 +107,19 @@ mod tests {
 
     #[test]
     fn one_part_for_each_interface() {
-        let text = text(&client("lan = [\"eth1\", \"eth2\"]\nmtu = 1380"), None);
+        let text = text(&client("lan = [\"eth1\", \"eth2\"]\nmtu = 1380"), None, |_| None);
         assert_eq!(text.matches("interface eth").count(), 2, "{text}");
         assert_eq!(text.matches("AdvLinkMTU 1380;").count(), 2, "{text}");
         assert_eq!(text.matches("prefix ::/64\n").count(), 2, "{text}");
         assert_eq!(text.matches('{').count(), text.matches("};").count(), "{text}");
         assert!(!text.contains("RDNSS"), "{text}");
+    }
+    #[test]
+    fn no_mtu_that_radvd_refuses() {
+        let mtu = |name: &str| if name == "eth1" { Some(1500) } else { Some(9000) };
+        let text = text(&client("lan = [\"eth1\", \"eth2\"]\nmtu = 8900"), None, mtu);
+        let (first, second) = text.split_once("interface eth2").unwrap();
+        assert!(!first.contains("AdvLinkMTU"), "{text}");
+        assert!(second.contains("AdvLinkMTU 8900;"), "{text}");
     }
 }

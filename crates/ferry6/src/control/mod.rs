@@ -183,6 +183,9 @@ pub struct LanStatus {
     /// The interface is not there, or took no address.
     #[serde(default)]
     pub missing: bool,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What only a broker has.

@@ -73,7 +73,12 @@ fn head(out: &mut String, status: &Status) {
         }
         for lan in &client.lan {
             let has = match lan.address {
-                Some(address) if lan.missing => format!("should have {address}/64: is it there, and up?"),
+                Some(address) if lan.missing => {
+                    format!(
+                        "should have {address}/64: {}",
+                        lan.reason.as_deref().unwrap_or("is it there, and up?")
+                    )
+                }
                 Some(address) => format!("{address}/64"),
                 None => "has no network".to_owned(),
             };

@@ -40,7 +40,11 @@ pub(super) fn check(patient: &Patient, found: &mut Findings) {
                 "name fewer interfaces in tunnel.lan, or ask the broker's operator for a shorter prefix, like /56",
             ),
             Some(address) if lan.missing => found.fail(
-                format!("{} should have {address}/64, and has not", lan.interface),
+                format!(
+                    "{} should have {address}/64, and has not: {}",
+                    lan.interface,
+                    lan.reason.as_deref().unwrap_or("no cause is known")
+                ),
                 format!("ip link show {}: is it there, and up? Is its name right in tunnel.lan?", lan.interface),
             ),
             Some(address) => {

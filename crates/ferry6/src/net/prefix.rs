@@ -3,9 +3,9 @@
 //! - In the main table stands an `unreachable` route for all of it. What belongs to no network behind us does not go back into the
 //!   tunnel and round and round ([RFC 7084, WPD-5](https://www.rfc-editor.org/rfc/rfc7084)); more specific
 //!   routes, of the networks behind us, win.
-//! - What comes from it has rules of its own: routes of the main table that are no default route, so that neighbours are reached,
-//!   and then a table with nothing but the tunnel's routes and an `unreachable` default. Where the main table has another default
-//!   route, and while there is no tunnel, nothing of it leaves in clear.
+//! - What comes from it has rules of its own: routes of the main table that are no default route, nor a part of one like
+//!   2000::/3, so that neighbours are reached, and then a table with nothing but the tunnel's routes and an `unreachable`
+//!   default. Where the main table has another default route, and while there is no tunnel, nothing of it leaves in clear.
 //!
 //! All of it is found by its protocol number, so that what a killed client left is taken away by the next one.
 
@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use ferry6_ike::Prefix6;
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{IpVersion, RouteMessageBuilder};
@@ -26,6 +26,10 @@ const TABLES: u32 = 246_000_000;
 const PRIORITY: u32 = 32_000;
 /// Behind all routes that anybody sets.
 pub(super) const LAST: u32 = u32::MAX - 246;
+
+/// Routes of the main table as short as this are default routes by their meaning: other tunnels set ::/1 and 8000::/1, or 2000::/3,
+/// instead of ::/0, and providers do, too. An organisation's own begin with fd00::/8 (RFC 4193).
+const DEFAULTS: u32 = 7;
 
 /// The table of a client whose routes have this metric.
 pub fn table(metric: u32) -> u32 {
@@ -168,13 +172,50 @@ impl Net {
         Ok(list)
     }
 
-    /// Puts an address of a network behind us on its interface, unless it is there.
+    /// Puts an address of a network behind us on its interface, unless it is there. It is marked as ours (kernels before 5.18
+    /// pass the mark over).
     ///
     /// # Errors
     /// The kernel refused.
     pub async fn add_lan_address(&self, index: u32, address: Ipv6Addr) -> anyhow::Result<()> {
-        let request = self.handle.address().add(index, IpAddr::V6(address), LAN_LEN).replace();
-        request.execute().await.map_err(explain).with_context(|| format!("cannot set the address {address}"))
+        let mut request = self.handle.address().add(index, IpAddr::V6(address), LAN_LEN).replace();
+        request.message_mut().attributes.push(MARK);
+        match request.execute().await {
+            // Permission would have been missed long before.
+            Err(error) if is_errno(&error, &[libc::EACCES]) => {
+                anyhow::bail!("IPv6 is switched off on this interface (sysctl disable_ipv6)")
+            }
+            other => other.map_err(explain).with_context(|| format!("cannot set the address {address}")),
+        }
+    }
+
+    /// All addresses that may be of a network behind us: of 64 bits.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn lan_addresses(&self) -> anyhow::Result<Vec<LanAddress>> {
+        let mut list = Vec::new();
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(message) = addresses.try_next().await.map_err(explain)? {
+            if message.header.prefix_len != LAN_LEN {
+                continue;
+            }
+            let (mut address, mut flags) = (None, AddressFlags::empty());
+            for attribute in &message.attributes {
+                match attribute {
+                    AddressAttribute::Address(IpAddr::V6(found)) => address = Some(*found),
+                    AddressAttribute::Flags(found) => flags = *found,
+                    _ => {}
+                }
+            }
+            list.extend(address.map(|address| LanAddress {
+                index: message.header.index,
+                address,
+                marked: message.attributes.contains(&MARK),
+                duplicate: flags.contains(AddressFlags::Dadfailed),
+            }));
+        }
+        Ok(list)
     }
 
     /// Takes it off again; that it is gone already is no fault.
@@ -217,6 +258,21 @@ impl Net {
 
 /// Interface identifiers have 64 bits (RFC 4291 section 2.5.4).
 const LAN_LEN: u8 = 64;
+/// On our addresses, as on our routes.
+const MARK: AddressAttribute = AddressAttribute::Protocol(AddressProtocol::Other(ROUTE_PROTOCOL));
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LanAddress {
+    /// The interface.
+    pub index: u32,
+    /// The address.
+    pub address: Ipv6Addr,
+    /// A client set it.
+    pub marked: bool,
+    /// Somebody else in that network has it, so that the kernel does not use it (RFC 4862 section 5.4.5).
+    pub duplicate: bool,
+}
 
 /// Whether it is the `unreachable` route of a prefix.
 pub(super) fn is_last(route: &RouteMessage) -> bool {
@@ -244,8 +300,7 @@ fn rules(routed: Routed) -> [RuleMessage; 2] {
         rule
     };
     let mut neighbours = rule(PRIORITY, u32::from(libc::RT_TABLE_MAIN));
-    // No route of length 0: the default routes.
-    neighbours.attributes.push(RuleAttribute::SuppressPrefixLen(0));
+    neighbours.attributes.push(RuleAttribute::SuppressPrefixLen(DEFAULTS));
     [neighbours, rule(PRIORITY + 1, table)]
 }
 
