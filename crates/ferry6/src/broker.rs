@@ -28,7 +28,7 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tracing::Level;
 
 /// The file in the state directory that says which sysctls were changed.
@@ -126,6 +126,7 @@ async fn serve(path: PathBuf, mut config: Broker, keylog: Option<PathBuf>) -> an
         picture: std::mem::take(&mut config.picture),
         secrets: std::mem::take(&mut config.secrets),
         barred: config.users.barred(SystemTime::now()),
+        look_at: Running::next_look(&config.users),
         users: std::mem::take(&mut config.users),
         crl_cache: revocation::is_checked(&config.connections),
     };
@@ -272,6 +273,8 @@ struct Running {
     users: Users,
     /// Those that are not let in now.
     barred: Barred,
+    /// When to look anew who they are.
+    look_at: Option<Instant>,
     /// Whether there is a place for CRLs that are fetched.
     crl_cache: bool,
 }
@@ -312,18 +315,25 @@ impl Running {
         Ok(text)
     }
 
-    /// Waits until the time of a user may be over. Looks now and then anyway: the clock may have been set.
-    async fn time_is_over(&self) {
+    /// When the time of a user may be over; now and then anyway, for the clock may have been set. Never, where no user's time ends.
+    fn next_look(users: &Users) -> Option<Instant> {
         const LONGEST: Duration = Duration::from_secs(60);
-        if !self.users.iter().any(|(_, settings)| settings.expires.is_some()) {
-            return std::future::pending().await;
+        let ends = users.iter().any(|(_, settings)| settings.expires.is_some());
+        let next = users.next_expiry(SystemTime::now());
+        ends.then(|| Instant::now() + next.map_or(LONGEST, |wait| wait.min(LONGEST)))
+    }
+
+    /// Waits until then, however often something else comes in between.
+    async fn time_is_over(&self) {
+        match self.look_at {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
         }
-        let next = self.users.next_expiry(SystemTime::now());
-        tokio::time::sleep(next.map_or(LONGEST, |wait| wait.min(LONGEST))).await;
     }
 
     /// Keeps those out that are not let in any more.
     async fn bar(&mut self, daemon: &Daemon) -> anyhow::Result<()> {
+        self.look_at = Self::next_look(&self.users);
         let barred = self.users.barred(SystemTime::now());
         if barred != self.barred {
             self.barred = Arc::clone(&barred);
