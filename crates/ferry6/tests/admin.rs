@@ -64,6 +64,31 @@ fn wrong_words_to_init_leave_nothing_behind() {
             "no interface nosuch0",
         ),
         (&["--address", "t.my.domain", "--prefix", "2a00::/64", "--domain", "a b"], "--domain"),
+        (
+            &["--address", "t.my.domain", "--prefix", "2a00::/64", "--prefixes", "2a00::/56"],
+            "--prefixes: 2a00::/56 overlaps",
+        ),
+        (
+            &["--address", "t.my.domain", "--prefix", "2a00::/64", "--prefixes", "2b00::/72"],
+            "--prefixes: 2b00::/72 has no room for a /64",
+        ),
+        (
+            &["--address", "t.my.domain", "--prefix", "2a00::/64", "--prefixes", "ff00::/16"],
+            "no prefix of unicast",
+        ),
+        (
+            &[
+                "--address",
+                "t.my.domain",
+                "--prefix",
+                "2a00::/64",
+                "--prefixes",
+                "2b00::/32",
+                "--prefix-length",
+                "200",
+            ],
+            "--prefix-length",
+        ),
     ] {
         refused(&ferry6(d, &[&["broker", "init", "--dir", "x", "--no-unit"], words].concat()), expected);
         assert!(!d.join("x").exists(), "{words:?}");

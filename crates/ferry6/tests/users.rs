@@ -57,6 +57,7 @@ fn settings_are_kept_shown_and_refused_where_they_contradict() {
     refused(&broker(&["set", "bob", "--address", "2a00::100"]), "anycast");
     refused(&broker(&["set", "bob", "--expires", "soon"]), "--expires");
     refused(&broker(&["set", "bob"]), "nothing to set");
+    refused(&broker(&["invite", "dave", "--expires", "2020-01-01"]), "2020-01-01 is over already");
     refused(&broker(&["invite", "carol", "--address", "2a00::142"]), "alice@ferry6's already");
     assert!(!d.join("carol.ferry6").exists() && !d.join("b/users/carol.crt").exists());
     assert_eq!(std::fs::read_to_string(d.join("b/users.toml")).unwrap(), before);

@@ -2,7 +2,8 @@
 
 use super::site::{Offer, Site};
 use super::{make_directory, usage};
-use crate::config::values::{self, Host};
+use crate::config;
+use crate::config::values::{self, Host, Range6};
 use crate::pki::store::write_public;
 use crate::pki::{Authority, Name, Profile, Validity};
 use anyhow::Context as _;
@@ -45,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "PREFIX")]
     prefixes: Option<Prefix6>,
     /// The length of the prefix that each of them gets.
-    #[arg(long, value_name = "BITS", default_value_t = 64, requires = "prefixes")]
+    #[arg(long, value_name = "BITS", default_value_t = 64, requires = "prefixes", value_parser = clap::value_parser!(u8).range(1..=128))]
     prefix_length: u8,
     /// The interface towards the IPv6 internet; the one of the default IPv6 route where it is left out.
     #[arg(long, value_name = "NAME")]
@@ -143,6 +144,19 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     let range = values::range6(&prefix).map_err(|e| usage(format!("--prefix: {e}")))?;
     if range.first == range.last {
         return Err(usage(format!("--prefix: {prefix} is a single address: no room for a client")));
+    }
+    if let Some(from) = args.prefixes {
+        let length = args.prefix_length;
+        let fault = if from.len > length {
+            Some(format!("{from} has no room for a /{length} (--prefix-length)"))
+        } else if range.overlaps(Range6 { first: from.address, last: from.last(), prefix: None }) {
+            Some(format!("{from} overlaps with the addresses of --prefix, {prefix}"))
+        } else {
+            (!config::is_unicast(from)).then(|| format!("{from} is no prefix of unicast addresses"))
+        };
+        if let Some(fault) = fault {
+            return Err(usage(format!("--prefixes: {fault}")));
+        }
     }
     let interface = match &args.interface {
         Some(name) => {
@@ -249,8 +263,7 @@ fn make(site: &Site, plan: &Plan) -> anyhow::Result<()> {
     write_public(&site.configuration(), configuration(site, plan).as_bytes())?;
     make_directory(&site.users_directory(), 0o755)?;
     // What was written is what the broker will read: with its own eyes.
-    crate::config::broker(&site.configuration())
-        .map_err(|e| anyhow::anyhow!("the new configuration: {e}"))?;
+    config::broker(&site.configuration()).map_err(|e| anyhow::anyhow!("the new configuration: {e}"))?;
     Ok(())
 }
 

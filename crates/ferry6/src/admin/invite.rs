@@ -14,6 +14,7 @@ use qrcode::{EcLevel, QrCode};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 const INVITE_EXAMPLES: &str = "\
@@ -132,6 +133,9 @@ fn prepare(name: &str, common: &Common) -> anyhow::Result<Prepared> {
     }
     let ca = site.ca().load()?;
     let user = format!("{name}@{}", offer.domain);
+    if let Some(at) = common.settings.over(OffsetDateTime::now_utc()) {
+        return Err(usage(format!("--expires: {at} is over already, and {name} would never get in")));
+    }
     let settings = common.settings.resolved(&site, &user)?;
     let prefix = settings::prefix_of(&site, &user, |s| settings.apply(s))?;
     let identity = format!("email:{user}");

@@ -2,7 +2,7 @@
 
 use super::site::{Site, Standing};
 use super::{Place, ask, usage};
-use crate::config::users::{UserSettings, Users};
+use crate::config::users::{UserSettings, Users, shown_time};
 use crate::config::{self, values};
 use crate::exit;
 use crate::leases;
@@ -126,6 +126,12 @@ impl Settings {
     /// Whether anything is to be set.
     pub(super) fn any(&self) -> bool {
         self.expires.is_some() || self.address.is_some() || self.prefix.is_some()
+    }
+
+    /// The time that `--expires` names, where that is over already.
+    pub(super) fn over(&self, now: OffsetDateTime) -> Option<String> {
+        let Choice(at) = self.expires?;
+        at.filter(|at| *at <= now).map(shown_time)
     }
 
     /// Takes them over.

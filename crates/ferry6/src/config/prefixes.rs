@@ -156,7 +156,7 @@ fn check(document: &Document, prefix: &Found<Prefix6>, ranges: Option<&Found<Vec
 }
 
 /// Whether all of it can be somebody's.
-pub(super) fn is_unicast(prefix: Prefix6) -> bool {
+pub(crate) fn is_unicast(prefix: Prefix6) -> bool {
     let none_of = ["::/8", "fe80::/10", "ff00::/8"];
     !none_of.iter().any(|other| other.parse().is_ok_and(|other: Prefix6| other.overlaps(prefix)))
 }
