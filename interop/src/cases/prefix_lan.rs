@@ -5,11 +5,13 @@ use super::prefixes::{
 };
 use super::tunnel::{FERRY6, Side, Tunnel, ip, server6};
 use super::{Case, Env, Peer, Role};
-use crate::{traffic, wait_until};
+use crate::{traffic, wait_until, write_private};
 use anyhow::{Context, Result, ensure};
 use ferry6::lab::Host;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 /// Room for two networks.
@@ -34,6 +36,13 @@ pub(super) fn cases() -> Vec<Case> {
             Role::Both,
             "router mode: of a killed client nothing is left, though metric, order of the interfaces and the prefix are others; nor after `down` without a client",
             renumbered,
+        ),
+        Case::new(
+            "prefix-lan-hooks",
+            Peer::Ferry6,
+            Role::Both,
+            "router mode: with hooks that start and stop radvd hosts have a default route while there is a tunnel, and keep their addresses",
+            hooks,
         ),
     ]
 }
@@ -168,4 +177,59 @@ fn renumbered(env: &mut Env) -> Result<()> {
     let old = left(&home, &[OTHER, NAMED])?;
     ensure!(old.is_empty(), "`down` left {old:#?}");
     Ok(())
+}
+
+/// A hook.
+fn script(path: &Path, commands: &str) -> Result<String> {
+    write_private(path, &format!("#!/bin/sh\n{commands}\n"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    Ok(format!("{path:?}"))
+}
+
+/// Whether a host behind has a default route now.
+fn has_route(host: &Host, yes: bool) -> Result<()> {
+    let what = if yes { "a host behind has a default route" } else { "it has none any more" };
+    wait_until(what, Duration::from_secs(20), || {
+        Ok(ip(host, "-6 route show default")?.contains("default via") == yes)
+    })
+}
+
+fn hooks(env: &mut Env) -> Result<()> {
+    let mut spec = spec(env, FERRY6, FERRY6)?;
+    named(&mut spec, NAMED);
+    let file = |name: &str| env.dir.join(name);
+    let (conf, pid) = (file("radvd.conf"), file("radvd.pid"));
+    let (ferry6, own) = (env.ferry6.display(), env.dir.join("client").join("ferry6.toml"));
+    // What systemctl does, with no systemd here.
+    let up = script(
+        &file("up"),
+        &format!(
+            "{ferry6} client radvd --config {} >{} && exec radvd --config {} --pidfile {}",
+            own.display(),
+            conf.display(),
+            conf.display(),
+            pid.display()
+        ),
+    )?;
+    let down = script(&file("down"), &format!("kill $(cat {})", pid.display()))?;
+    spec.ferry_client.tunnel += &format!("lan = \"eth1\"\n[hooks]\nup = {up}\ndown = {down}\n");
+    spec.ferry_client.ike += "dpd = \"2s\"\nretransmit_timeout = \"300ms\"\nretransmit_tries = 3\n";
+    let host = neighbour(env, "eth1")?;
+    let mut tunnel = spec.up(env)?;
+    let address = slaac(&host, FIRST, Duration::from_secs(20)).with_context(|| tunnel.logs())?;
+    behind_reached(env, &host, address).with_context(|| tunnel.logs())?;
+    let text = fs::read_to_string(&conf)?;
+    ensure!(text.contains("AdvLinkMTU"), "made while the tunnel is up, and without its MTU: {text}");
+    has_route(&host, true)?;
+
+    tunnel.broker.ferry_mut()?.kill()?;
+    has_route(&host, false).with_context(|| tunnel.logs())?;
+    let kept = slaac(&host, FIRST, Duration::from_secs(1))?;
+    ensure!(kept == address, "{kept} was {address}");
+    tunnel.broker.ferry_mut()?.restart()?;
+    has_route(&host, true).with_context(|| tunnel.logs())?;
+    behind_reached(env, &host, address).with_context(|| tunnel.logs())?;
+    tunnel.client.ferry_mut()?.stop()?;
+    has_route(&host, false).with_context(|| tunnel.logs())?;
+    wait_until("radvd has ended", Duration::from_secs(5), || Ok(!pid.exists()))
 }
