@@ -113,7 +113,12 @@ mod tests {
         assert_eq!(text.matches("prefix ::/64\n").count(), 2, "{text}");
         assert_eq!(text.matches('{').count(), text.matches("};").count(), "{text}");
         assert!(!text.contains("RDNSS"), "{text}");
+        // RFC 9096 section 3.4.
+        for line in ["AdvDefaultLifetime 2700;", "AdvValidLifetime 5400;", "AdvPreferredLifetime 2700;"] {
+            assert_eq!(text.matches(line).count(), 2, "{text}");
+        }
     }
+
     #[test]
     fn no_mtu_that_radvd_refuses() {
         let mtu = |name: &str| if name == "eth1" { Some(1500) } else { Some(9000) };
