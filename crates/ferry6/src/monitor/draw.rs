@@ -128,9 +128,6 @@ fn facts(app: &App, status: &crate::control::Status) -> Vec<Span<'static>> {
         if let Some(address) = client.address {
             add("address", address.to_string());
         }
-        if let Some(prefix) = &client.prefix {
-            add("prefix", text::visible(prefix));
-        }
         if let Some(retry) = client.retry_in {
             add("next try in", text::seconds(retry));
         }
@@ -140,6 +137,10 @@ fn facts(app: &App, status: &crate::control::Status) -> Vec<Span<'static>> {
         add("mtu", status.router.mtu.to_string());
         if let Some(reason) = &client.reason {
             add("", text::visible(reason));
+        }
+        // Where there is room.
+        if let Some(prefix) = &client.prefix {
+            add("prefix", text::visible(prefix));
         }
         let style = match client.state.as_str() {
             "up" => theme.good(),

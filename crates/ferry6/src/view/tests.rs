@@ -118,6 +118,7 @@ pub(crate) fn client(more: u64) -> Status {
         state: "up".into(),
         address: Some("2a00::101".parse().unwrap()),
         routes: vec!["::/0".into()],
+        prefix: Some("2a00:0:0:1f00::/56".into()),
         leak_guard: Some(vec!["::/0".into()]),
         ..ClientStatus::default()
     });
