@@ -22,7 +22,7 @@ const SECOND: &str = "2a00:0:0:1f01::/64";
 const OTHER: &str = "2a00:0:0:1e00::/56";
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         Case::new(
             "prefix-lan-several",
             Peer::Ferry6,
@@ -44,7 +44,12 @@ pub(super) fn cases() -> Vec<Case> {
             "router mode: with hooks that start and stop radvd hosts have a default route while there is a tunnel, and keep their addresses",
             hooks,
         ),
-    ]
+    ];
+    for case in &mut cases {
+        // radvd and the client take their time, some seconds at each step.
+        case.timeout = Duration::from_secs(120);
+    }
+    cases
 }
 
 /// What the client says of an interface.
@@ -99,6 +104,22 @@ fn several(env: &mut Env) -> Result<()> {
     traffic::ping_count(&first, at_second, 3, PAUSE)?.no_loss().context("from one network to the other")?;
     nothing_in_clear(env, &other)?;
 
+    // Somebody takes away what is not his own, as systemd-networkd does. Nobody sends until it is there again.
+    let home = &env.net.home;
+    for words in
+        ["-6 rule del priority 32000", "-6 rule del priority 32001", "-6 route flush table 246000050"]
+    {
+        ip(home, words)?;
+    }
+    wait_until("rules and routes are there again", Duration::from_secs(10), || {
+        let (rules, routes) =
+            (ip(home, "-6 rule show")?, ip(home, "-6 route show table 246000050 dev ferry0")?);
+        Ok(rules.matches(TWO).count() == 2 && routes.contains("default"))
+    })
+    .with_context(|| tunnel.logs())?;
+    behind_reached(env, &first, at_first).with_context(|| tunnel.logs())?;
+    nothing_in_clear(env, &other)?;
+
     // A host that has our address there, until it has it no more.
     second.address("eth0", "2a00:0:0:1f01::1/64")?;
     env.net.home.sysctl("net.ipv6.conf.eth3.accept_dad", "1")?;
@@ -113,6 +134,8 @@ fn several(env: &mut Env) -> Result<()> {
     .with_context(|| tunnel.logs())?;
     let taken = tunnel.client.log().matches("another host there has").count();
     ensure!(taken == 1, "it is told {taken} times: {}", tunnel.logs());
+    let again = tunnel.client.log().matches("set again").count();
+    ensure!(again == 1, "somebody took things away once, it is told {again} times: {}", tunnel.logs());
     nothing_in_clear(env, &other)?;
     drop(radvd);
     Ok(())

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-/// How often it is looked whether each interface has its address: one may come later, or go and come.
+/// How often it is looked whether all stands, and each interface has its address: one may come later, or go and come.
 const LOOK: Duration = Duration::from_secs(5);
 /// After a fault of an interface is gone: longer than duplicate address detection takes (RFC 4862: one second).
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -26,6 +26,7 @@ pub(super) struct Lan {
     /// The prefix that stands, and the routes for what comes from it.
     stands: Option<Prefix6>,
     routes: Vec<Prefix6>,
+    tun: u32,
     /// Addresses that were set, with the index of their interface.
     addresses: Vec<(String, u32, Ipv6Addr)>,
     /// Why an interface has no address; told once.
@@ -60,6 +61,7 @@ impl Lan {
             table,
             stands: None,
             routes: Vec::new(),
+            tun: 0,
             addresses: Vec::new(),
             faults: BTreeMap::new(),
             due: Instant::now(),
@@ -99,6 +101,7 @@ impl Lan {
         if self.stands.is_some() {
             net.route_table(self.table, tun, routes).await?;
             self.routes = routes.to_vec();
+            self.tun = tun;
             self.look(net).await;
         }
         Ok(())
@@ -146,16 +149,30 @@ impl Lan {
 
     /// Waits until [`Self::look`] is due; for ever, where there is nothing to look for.
     pub(super) async fn wait(&self) {
-        if self.stands.is_none() || self.interfaces.is_empty() {
+        if self.stands.is_none() {
             return std::future::pending().await;
         }
         tokio::time::sleep_until(self.due.into()).await;
     }
 
-    /// Sets the addresses that are missing: an interface may have come just now, or been down.
+    /// Sets what is missing. An interface may have come just now, or been down; and who manages the network may have taken rules
+    /// and routes away that are not its own, as systemd-networkd does when it starts (`ManageForeignRoutingPolicyRules=`).
     pub(super) async fn look(&mut self, net: &Net) {
         self.due = Instant::now() + LOOK;
-        let Some(prefix) = self.stands else { return };
+        let Some(routed) = self.routed() else { return };
+        let set = async {
+            let missed = net.route_prefix(routed).await?;
+            anyhow::Ok(net.add_to_table(self.table, self.tun, &self.routes).await? || missed)
+        };
+        match set.await {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("somebody took rules or routes of {} away: set again", routed.prefix),
+            Err(error) => tracing::warn!("{error:#}"),
+        }
+        let prefix = routed.prefix;
+        if self.interfaces.is_empty() {
+            return;
+        }
         let there = match net.lan_addresses().await {
             Ok(there) => there,
             Err(error) => return tracing::debug!("tunnel.lan: {error:#}"),

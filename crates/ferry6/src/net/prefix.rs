@@ -65,17 +65,21 @@ fn unreachable(to: Prefix6) -> RouteMessageBuilder<Ipv6Addr> {
 const ALL: Prefix6 = Prefix6 { address: Ipv6Addr::UNSPECIFIED, len: 0 };
 
 impl Net {
-    /// Sets what is described above; what stands already is no fault.
+    /// Sets what is described above; what stands already is no fault. Whether something was missing.
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn route_prefix(&self, routed: Routed) -> anyhow::Result<()> {
+    pub async fn route_prefix(&self, routed: Routed) -> anyhow::Result<bool> {
         let Routed { prefix, table } = routed;
+        let mut missed = false;
         // The bolt first.
         for route in [unreachable(ALL).table_id(table).build(), unreachable(prefix).build()] {
             match self.handle.route().add(route).execute().await {
                 Err(error) if is_errno(&error, &[libc::EEXIST]) => {}
-                other => other.map_err(explain).with_context(|| format!("cannot keep {prefix} in"))?,
+                other => {
+                    other.map_err(explain).with_context(|| format!("cannot keep {prefix} in"))?;
+                    missed = true;
+                }
             }
         }
         for rule in rules(routed) {
@@ -83,12 +87,15 @@ impl Net {
             *request.message_mut() = rule;
             match request.execute().await {
                 Err(error) if is_errno(&error, &[libc::EEXIST]) => {}
-                other => other
-                    .map_err(explain)
-                    .with_context(|| format!("cannot set a rule for what comes from {prefix}"))?,
+                other => {
+                    other
+                        .map_err(explain)
+                        .with_context(|| format!("cannot set a rule for what comes from {prefix}"))?;
+                    missed = true;
+                }
             }
         }
-        Ok(())
+        Ok(missed)
     }
 
     /// Takes it away again, the routes in the table among it.
@@ -116,11 +123,12 @@ impl Net {
         Ok(())
     }
 
-    /// Brings the tunnel's routes in the table to exactly these.
+    /// Sets the tunnel's routes in the table; what stands already is no fault. Whether something was missing.
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn route_table(&self, table: u32, tun: u32, routes: &[Prefix6]) -> anyhow::Result<()> {
+    pub async fn add_to_table(&self, table: u32, tun: u32, routes: &[Prefix6]) -> anyhow::Result<bool> {
+        let mut missed = false;
         for to in routes {
             let route = RouteMessageBuilder::<Ipv6Addr>::new()
                 .destination_prefix(to.address, to.len)
@@ -130,9 +138,21 @@ impl Net {
                 .build();
             match self.handle.route().add(route).execute().await {
                 Err(error) if is_errno(&error, &[libc::EEXIST]) => {}
-                other => other.map_err(explain).with_context(|| format!("cannot set the route to {to}"))?,
+                other => {
+                    other.map_err(explain).with_context(|| format!("cannot set the route to {to}"))?;
+                    missed = true;
+                }
             }
         }
+        Ok(missed)
+    }
+
+    /// Brings the tunnel's routes in the table to exactly these.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn route_table(&self, table: u32, tun: u32, routes: &[Prefix6]) -> anyhow::Result<()> {
+        self.add_to_table(table, tun, routes).await?;
         for route in self.own_routes().await? {
             if table_of(&route) == table
                 && route.header.kind == RouteType::Unicast
