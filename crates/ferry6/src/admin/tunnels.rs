@@ -202,7 +202,8 @@ pub fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
         let status = tunnel.status().ok();
         if let Some(status) = status.as_ref().filter(|s| s.state == "up") {
             let address = status.address.map_or_else(|| "no address".to_owned(), |a| a.to_string());
-            println!("{} is up: {address}, routes {}", tunnel.name, status.routes.join(", "));
+            let prefix = status.prefix.as_ref().map_or_else(String::new, |p| format!(", prefix {p}"));
+            println!("{} is up: {address}, routes {}{prefix}", tunnel.name, status.routes.join(", "));
             return Ok(ExitCode::SUCCESS);
         }
         let again = format!(

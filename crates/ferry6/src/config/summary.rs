@@ -31,6 +31,9 @@ pub fn client(path: &Path, client: &Client) -> String {
             PrefixWish::This(prefix) => row(&mut out, "prefix", format_args!("{prefix}")),
         }
     }
+    if !client.lan.is_empty() {
+        row(&mut out, "lan", format_args!("{}", client.lan.join(", ")));
+    }
     row(&mut out, "guard", format_args!("{}", if client.leak_guard { "on" } else { "off" }));
     tunnel(&mut out, &client.tunnel);
     warnings(&mut out, &client.warnings);

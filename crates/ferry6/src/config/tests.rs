@@ -5,8 +5,8 @@ use crate::config::values::Host;
 use ferry6_crypto::Group;
 use ferry6_ike::Identity;
 use ferry6_ike::config::{
-    AddressConfig, Credential, IpcompPolicy, NatPolicy, PeerAuth, PerResource, RemoteId, Revocation,
-    RoutabilityCheck,
+    AddressConfig, Credential, IpcompPolicy, NatPolicy, PeerAuth, PerResource, PrefixWish, RemoteId,
+    Revocation, RoutabilityCheck,
 };
 use ferry6_tun_router::size::SizePolicy;
 use rcgen::{
@@ -165,6 +165,40 @@ fn every_key_of_a_client() {
     assert_eq!(mobility(&full), mobility(&minimal));
     assert_eq!(full.connection.ike.len(), 3);
     assert_eq!(full.connection.ike[1].groups, [Group::Ecp256]);
+}
+
+#[test]
+fn keys_of_router_mode() {
+    let dir = files();
+    let path = dir.path().join("test.toml");
+    let read = |tunnel: &str| {
+        fs::write(&path, client_with(&format!("[tunnel]\n{tunnel}\n"))).unwrap();
+        client(&path)
+    };
+    let wish = |tunnel: &str| match read(tunnel).unwrap().connection.addresses {
+        AddressConfig::Request { prefix, .. } => prefix,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(wish(""), PrefixWish::None);
+    assert_eq!(wish("lan = \"eth1\""), PrefixWish::Any);
+    let named = "prefix = \"2a00:0:0:1f00::/56\"\nlan = [\"eth1\", \"wlan0\"]";
+    assert_eq!(wish(named), PrefixWish::This("2a00:0:0:1f00::/56".parse().unwrap()));
+    let c = read(named).unwrap();
+    assert_eq!(c.lan, ["eth1", "wlan0"]);
+    let summary = summary::client(&path, &c);
+    assert!(summary.contains("lan      eth1, wlan0\n"), "{summary}");
+    for (wrong, words) in [
+        ("lan = \"eth1/2\"", "tunnel.lan: expected the name of an interface"),
+        ("lan = \"a-name-of-sixteen\"", "tunnel.lan: expected the name of an interface"),
+        ("lan = [\"eth1\", \"eth1\"]", "tunnel.lan: eth1 is there twice"),
+        ("device = \"tun6\"\nlan = \"tun6\"", "tunnel.lan: tun6 is the tunnel itself"),
+        ("prefix = \"none\"\nlan = \"eth1\"", "`tunnel.prefix = \"none\"` asks for none"),
+        ("prefix = \"2a00::1/56\"", "tunnel.prefix: "),
+        ("address = \"none\"\nprefix = \"any\"", "a prefix is asked for together with an address"),
+    ] {
+        let fault = read(wrong).err().expect("a fault").to_string();
+        assert!(fault.contains(words), "{words}: {fault}");
+    }
 }
 
 #[test]
