@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "PREFIX")]
     prefixes: Option<Prefix6>,
     /// The length of the prefix that each of them gets.
-    #[arg(long, value_name = "BITS", default_value_t = 64, requires = "prefixes", value_parser = clap::value_parser!(u8).range(1..=128))]
+    #[arg(long, value_name = "BITS", default_value_t = 64, requires = "prefixes", value_parser = clap::value_parser!(u8).range(16..=128))]
     prefix_length: u8,
     /// The interface towards the IPv6 internet; the one of the default IPv6 route where it is left out.
     #[arg(long, value_name = "NAME")]
@@ -152,7 +152,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         } else if range.overlaps(Range6 { first: from.address, last: from.last(), prefix: None }) {
             Some(format!("{from} overlaps with the addresses of --prefix, {prefix}"))
         } else {
-            (!config::is_unicast(from)).then(|| format!("{from} is no prefix of unicast addresses"))
+            config::prefix_fault(from)
         };
         if let Some(fault) = fault {
             return Err(usage(format!("--prefixes: {fault}")));

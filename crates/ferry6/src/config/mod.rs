@@ -21,7 +21,7 @@ pub mod values;
 pub use broker::{Broker, Pool};
 pub use client::{Client, Routes};
 pub use hooks::Hooks;
-pub(crate) use prefixes::is_unicast;
+pub(crate) use prefixes::fault as prefix_fault;
 pub use tunnel::{Listen, Tunnel};
 pub use users::Users;
 

@@ -3,6 +3,7 @@
 use super::broker::Pool;
 use super::reader::{Document, Found, Section};
 use super::values::{self, Range6};
+use ferry6_ike::wire::config::SHORTEST_PREFIX;
 use ferry6_ike::{Identity, Prefix6};
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -15,7 +16,7 @@ pub(super) fn read(section: &Section<'_>, ranges: Option<&Found<Vec<Found<Range6
     let document = section.document();
     let from = section.list("prefixes", "an IPv6 prefix like \"2a00:0:0:1000::/52\"", str::parse::<Prefix6>);
     let from = from.map_or_else(Vec::new, |f| f.value);
-    let length = section.number("prefix_length", 1..129);
+    let length = section.number("prefix_length", u64::from(SHORTEST_PREFIX)..129);
     let prefix_length = length.as_ref().and_then(|f| u8::try_from(f.value).ok()).unwrap_or(LENGTH);
     for (n, prefix) in from.iter().enumerate() {
         check(document, prefix, ranges);
@@ -146,8 +147,8 @@ pub(super) fn anothers(
 
 fn check(document: &Document, prefix: &Found<Prefix6>, ranges: Option<&Found<Vec<Found<Range6>>>>) {
     let value = prefix.value;
-    if !is_unicast(value) {
-        document.problem(prefix, format!("{value} is no prefix of unicast addresses of more than one link"));
+    if let Some(text) = fault(value) {
+        document.problem(prefix, text);
     }
     let range = Range6 { first: value.address, last: value.last(), prefix: Some(value) };
     if let Some(other) = ranges.iter().flat_map(|r| &r.value).find(|r| r.value.overlaps(range)) {
@@ -155,8 +156,13 @@ fn check(document: &Document, prefix: &Found<Prefix6>, ranges: Option<&Found<Vec
     }
 }
 
-/// Whether all of it can be somebody's.
-pub(crate) fn is_unicast(prefix: Prefix6) -> bool {
+/// Why it cannot be somebody's.
+pub(crate) fn fault(prefix: Prefix6) -> Option<String> {
     let none_of = ["::/8", "fe80::/10", "ff00::/8"];
-    !none_of.iter().any(|other| other.parse().is_ok_and(|other: Prefix6| other.overlaps(prefix)))
+    if none_of.iter().any(|other| other.parse().is_ok_and(|other: Prefix6| other.overlaps(prefix))) {
+        return Some(format!("{prefix} is no prefix of unicast addresses of more than one link"));
+    }
+    (prefix.len < SHORTEST_PREFIX).then(|| {
+        format!("{prefix} is shorter than /{SHORTEST_PREFIX}: no client believes that it has so much")
+    })
 }

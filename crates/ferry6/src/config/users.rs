@@ -266,8 +266,8 @@ fn check_prefix(
     pools: &BTreeMap<String, Pool>,
     owners: &Owners,
 ) -> Result<(), String> {
-    if !prefixes::is_unicast(prefix) {
-        return Err(format!("{identity}: {prefix} is no prefix of unicast addresses of more than one link"));
+    if let Some(text) = prefixes::fault(prefix) {
+        return Err(format!("{identity}: {text}"));
     }
     let range = Range6 { first: prefix.address, last: prefix.last(), prefix: Some(prefix) };
     for pool in pools.values() {

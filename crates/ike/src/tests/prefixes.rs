@@ -197,13 +197,22 @@ fn what_is_no_prefix_is_none() {
     let good = prefix("2a00:0:0:1::/64");
     assert_eq!(ip6_prefix(&encode_ip6_prefix(good)), Ok(Some(good)));
     assert_eq!(ip6_prefix(&[]), Ok(None));
+    let short = prefix("2a00::/16");
+    assert_eq!(ip6_prefix(&encode_ip6_prefix(short)), Ok(Some(short)));
     // Bits behind its length.
     let mut value = encode_ip6_prefix(good);
     value[15] = 7;
     assert_eq!(ip6_prefix(&value), Ok(Some(good)));
-    for (text, len) in
-        [("2a00::", 129), ("2a00::", 0), ("::", 64), ("::1", 128), ("fe80::", 64), ("ff02::", 16)]
-    {
+    for (text, len) in [
+        ("2a00::", 129),
+        ("2a00::", 0),
+        ("2000::", 3),
+        ("2a00::", 15),
+        ("::", 64),
+        ("::1", 128),
+        ("fe80::", 64),
+        ("ff02::", 16),
+    ] {
         let value = crate::wire::config::encode_ip6_address(text.parse().unwrap(), len);
         assert!(ip6_prefix(&value).is_err(), "{text}/{len}");
     }

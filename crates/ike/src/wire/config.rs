@@ -145,11 +145,14 @@ pub fn ip6_dns(value: &[u8]) -> Result<Option<Ipv6Addr>, WireError> {
     }
 }
 
+/// No prefix that is routed to a client is shorter.
+pub const SHORTEST_PREFIX: u8 = 16;
+
 /// INTERNAL_IP6_PREFIX (RFC 5739 section 5.2): `Ok(None)` where it is empty ("any"). Bits behind its length are left aside.
 ///
 /// # Errors
-/// [`WireError::Length`] where it is neither empty nor 17 octets long; [`WireError::Invalid`] where the prefix length is 0 or
-/// above 128, or no unicast address of more than one link begins with it.
+/// [`WireError::Length`] where it is neither empty nor 17 octets long; [`WireError::Invalid`] where the prefix is shorter
+/// than [`SHORTEST_PREFIX`] or longer than 128, or no unicast address of more than one link begins with it.
 pub fn ip6_prefix(value: &[u8]) -> Result<Option<Prefix6>, WireError> {
     const WHAT: &str = "INTERNAL_IP6_PREFIX";
     if value.is_empty() {
@@ -160,8 +163,9 @@ pub fn ip6_prefix(value: &[u8]) -> Result<Option<Prefix6>, WireError> {
     };
     let invalid = |problem| WireError::Invalid { what: WHAT, problem };
     let prefix = Prefix6::new(Ipv6Addr::from(*address), len).ok_or(invalid("prefix length above 128"))?;
-    if len == 0 {
-        return Err(invalid("prefix length 0"));
+    // All that comes from it goes into the tunnel: nobody has half of the Internet.
+    if len < SHORTEST_PREFIX {
+        return Err(invalid("prefix shorter than /16"));
     }
     let first = prefix.address;
     if first.is_unspecified() || first.is_loopback() || first.is_multicast() || first.is_unicast_link_local()

@@ -172,7 +172,7 @@ pub(super) const GROUPS: &[Group] = &[
             },
             Key {
                 key: "pool.prefix_length",
-                kind: "1 to 128",
+                kind: "16 to 128",
                 default: "`64`",
                 reload: AtOnce,
                 meaning: "the length of the prefix that each of them gets: 64 for one link, 56 for a house",
