@@ -3,6 +3,10 @@
 use crate::config::Client;
 use crate::net::{Net, guard};
 use ferry6_ike::Prefix6;
+use std::time::{Duration, Instant};
+
+/// How often it is looked whether the guard stands: who manages the network may take routes away that are not its own.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What is kept from leaving outside the tunnel, and whether it is now.
 #[derive(Debug)]
@@ -11,6 +15,8 @@ pub(super) struct Guard {
     prefixes: Vec<Prefix6>,
     metric: u32,
     stands: bool,
+    /// When it is looked next.
+    due: Instant,
 }
 
 impl Guard {
@@ -22,7 +28,8 @@ impl Guard {
     /// The kernel refused.
     pub(super) async fn start(config: &Client, net: &Net) -> anyhow::Result<Self> {
         let prefixes = if config.leak_guard { protected(config) } else { Vec::new() };
-        let mut this = Self { prefixes, metric: guard::metric(config.tunnel.metric), stands: false };
+        let metric = guard::metric(config.tunnel.metric);
+        let mut this = Self { prefixes, metric, stands: false, due: Instant::now() };
         this.set(net).await?;
         if this.stands {
             tracing::info!("leak guard: {} unreachable but through the tunnel", this.show().join(", "));
@@ -36,6 +43,24 @@ impl Guard {
         net.set_guard(&self.prefixes, self.metric).await?;
         self.stands = !self.prefixes.is_empty();
         Ok(())
+    }
+
+    /// Waits until [`Self::look`] is due; for ever, where nothing is kept in.
+    pub(super) async fn wait(&self) {
+        if !self.stands {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep_until(self.due.into()).await;
+    }
+
+    /// Sets what somebody took away.
+    pub(super) async fn look(&mut self, net: &Net) {
+        self.due = Instant::now() + LOOK;
+        match net.keep_guard(&self.prefixes, self.metric).await {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("leak guard: somebody took routes of it away: set again"),
+            Err(error) => tracing::warn!("{error:#}"),
+        }
     }
 
     /// Other routes go into the tunnel now.

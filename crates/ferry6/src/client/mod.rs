@@ -167,6 +167,7 @@ async fn serve(path: PathBuf, config: Client, keylog: Option<PathBuf>) -> anyhow
                 reload::answer(&daemon.supervisor, tunnel.reload(&daemon)).await;
             }
             () = daemon.supervisor.due() => daemon.supervisor.alive(&daemon.handle),
+            () = tunnel.guard.wait() => tunnel.guard.look(&daemon.net).await,
             () = tunnel.lan.wait() => tunnel.lan.look(&daemon.net).await,
             () = watch.changed() => tunnel.network_changed(&daemon).await?,
             Some(result) = resolutions.recv() => tunnel.connect(&daemon, result).await?,

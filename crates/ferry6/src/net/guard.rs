@@ -58,24 +58,44 @@ impl Net {
     pub async fn set_guard(&self, prefixes: &[Prefix6], metric: u32) -> anyhow::Result<()> {
         let there = self.guard_routes().await?;
         for to in prefixes.iter().filter(|to| !there.iter().any(|r| r.to == **to && r.metric == metric)) {
-            let route = RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(to.address, to.len)
-                .kind(RouteType::Unreachable)
-                .priority(metric)
-                .protocol(RouteProtocol::Other(ROUTE_PROTOCOL));
-            match self.handle.route().add(route.build()).execute().await {
-                Err(error) if is_errno(&error, &[libc::EEXIST]) => anyhow::bail!(
+            if !self.add_guard_route(*to, metric).await? {
+                anyhow::bail!(
                     "leak guard: another route to {to} has the metric {metric} already; set another tunnel.metric"
-                ),
-                other => other
-                    .map_err(explain)
-                    .with_context(|| format!("leak guard: cannot set the route to {to}"))?,
+                );
             }
         }
         for route in there.into_iter().filter(|r| r.metric == metric && !prefixes.contains(&r.to)) {
             self.remove_guard_route(route).await?;
         }
         Ok(())
+    }
+
+    /// Sets what is missing of a guard, without a look at all routes of the machine. Whether anything was.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn keep_guard(&self, prefixes: &[Prefix6], metric: u32) -> anyhow::Result<bool> {
+        let mut missed = false;
+        for to in prefixes {
+            missed |= self.add_guard_route(*to, metric).await?;
+        }
+        Ok(missed)
+    }
+
+    /// Whether it was not there.
+    async fn add_guard_route(&self, to: Prefix6, metric: u32) -> anyhow::Result<bool> {
+        let route = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(to.address, to.len)
+            .kind(RouteType::Unreachable)
+            .priority(metric)
+            .protocol(RouteProtocol::Other(ROUTE_PROTOCOL));
+        match self.handle.route().add(route.build()).execute().await {
+            Err(error) if is_errno(&error, &[libc::EEXIST]) => Ok(false),
+            other => other
+                .map(|()| true)
+                .map_err(explain)
+                .with_context(|| format!("leak guard: cannot set the route to {to}")),
+        }
     }
 
     /// Takes one route of a guard away; that it is gone already is no fault.
