@@ -293,7 +293,7 @@ impl Running {
         for warning in &new.warnings {
             tracing::warn!("{warning}");
         }
-        let changes = new.picture.changes_since(&self.picture);
+        let mut changes = new.picture.changes_since(&self.picture);
         machine.configured = Machine::routes_of(&new);
         machine.leases.set_pools(new.pools);
         machine.sync_routes(daemon).await;
@@ -305,7 +305,6 @@ impl Running {
             addresses: Some(new.addresses),
         };
         daemon.handle.set(settings).await?;
-        let mut changes = changes;
         changes.extend(new.users.changes_since(&self.users).into_iter().map(Change::at_once));
         self.users = new.users;
         self.bar(daemon).await?;

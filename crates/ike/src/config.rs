@@ -140,6 +140,14 @@ pub enum AddressConfig {
 impl AddressConfig {
     /// An address, whichever, and no prefix.
     pub const REQUEST: Self = Self::Request { address: None, prefix: PrefixWish::None };
+
+    /// The prefix that is asked for.
+    pub const fn prefix_wish(&self) -> PrefixWish {
+        match self {
+            Self::Request { prefix, .. } => *prefix,
+            Self::None | Self::Assign => PrefixWish::None,
+        }
+    }
 }
 
 /// What is asked for by INTERNAL_IP6_PREFIX (RFC 5739 section 5.2).

@@ -91,9 +91,9 @@ fn rows(site: &Site, month: Option<Month>) -> anyhow::Result<Vec<Row>> {
     }
     let mut rows = Vec::new();
     for user in site.users()? {
+        let at = accounts.iter().position(|a| user.is(&a.identity));
         let mut row = Row::new(user.name, user.identity);
-        // The store's spelling of an identity may differ in its case.
-        if let Some(at) = accounts.iter().position(|a| a.identity.eq_ignore_ascii_case(&row.identity)) {
+        if let Some(at) = at {
             row.take(accounts.remove(at));
         }
         rows.push(row);

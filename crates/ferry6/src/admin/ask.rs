@@ -83,8 +83,7 @@ pub(super) fn usage(site: &Site, who: Option<&str>) -> anyhow::Result<Vec<Usage>
 /// Whether a user has a tunnel now; `None` where the broker does not run.
 pub(super) fn is_online(site: &Site, user: &User) -> Option<bool> {
     let leases = leases(site).ok().filter(|l| l.running)?;
-    // The store's spelling of an identity may differ in its case.
-    Some(leases.list.iter().any(|l| l.identity.eq_ignore_ascii_case(&user.identity) && !l.ike.is_empty()))
+    Some(leases.list.iter().any(|l| user.is(&l.identity) && !l.ike.is_empty()))
 }
 
 /// The store of a broker that does not run; `None` where there is none yet.

@@ -3,7 +3,7 @@
 use super::site::{Offer, Site};
 use super::{make_directory, usage};
 use crate::config;
-use crate::config::values::{self, Host, Range6};
+use crate::config::values::{self, Host};
 use crate::pki::store::write_public;
 use crate::pki::{Authority, Name, Profile, Validity};
 use anyhow::Context as _;
@@ -149,7 +149,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         let length = args.prefix_length;
         let fault = if from.len > length {
             Some(format!("{from} has no room for a /{length} (--prefix-length)"))
-        } else if range.overlaps(Range6 { first: from.address, last: from.last(), prefix: None }) {
+        } else if range.overlaps(from.into()) {
             Some(format!("{from} overlaps with the addresses of --prefix, {prefix}"))
         } else {
             config::prefix_fault(from)

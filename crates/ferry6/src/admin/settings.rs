@@ -8,7 +8,7 @@ use crate::exit;
 use crate::leases;
 use crate::pki::store::{parse_time, write_public};
 use anyhow::Context as _;
-use ferry6_ike::{Identity, Prefix6};
+use ferry6_ike::Prefix6;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::AccessFlags;
@@ -259,6 +259,7 @@ pub(super) fn change(
     identity: &str,
     change: impl FnOnce(&mut UserSettings),
 ) -> anyhow::Result<Changed> {
+    let identity = values::identity(identity).map_err(anyhow::Error::msg)?;
     let path = Users::file(&site.configuration());
     // Before its keys are read to see whether the configuration is right, which says less of what is wrong.
     if nix::unistd::access(site.directory(), AccessFlags::W_OK) == Err(Errno::EACCES) {
@@ -272,7 +273,8 @@ pub(super) fn change(
             .map_err(|(_, e)| e)
             .with_context(|| format!("cannot lock {}", site.directory().display()))?;
         let old = Users::read(&path)?;
-        let new = changed(site, &old, identity, change)?;
+        let new = old.changed(&identity, change);
+        config::pools_with(&site.configuration(), &new)?;
         let changes = new.changes_since(&old);
         if !changes.is_empty() {
             write_public(&path, new.text().as_bytes())?;
@@ -307,28 +309,8 @@ pub(super) fn prefix_of(
     identity: &str,
     change: impl FnOnce(&mut UserSettings),
 ) -> anyhow::Result<Option<Prefix6>> {
-    let old = Users::read(&Users::file(&site.configuration()))?;
-    let new = changed(site, &old, identity, change)?;
-    let broker = config::broker(&site.configuration())?;
     let identity = values::identity(identity).map_err(anyhow::Error::msg)?;
-    let set = new.get(&identity).and_then(|s| s.prefix);
-    // What users.toml said before is in the pools, too.
-    let before = old.get(&identity).and_then(|s| s.prefix);
-    let mut fixed = broker.pools.values().filter_map(|pool| pool.fixed_prefixes.get(&identity).copied());
-    Ok(set.or(fixed.find(|p| Some(*p) != before)))
-}
-
-fn changed(
-    site: &Site,
-    old: &Users,
-    identity: &str,
-    change: impl FnOnce(&mut UserSettings),
-) -> anyhow::Result<Users> {
-    let identity: Identity = values::identity(identity).map_err(anyhow::Error::msg)?;
-    let mut settings = old.get(&identity).cloned().unwrap_or_default();
-    change(&mut settings);
-    let mut new = old.clone();
-    new.set(identity, settings);
-    config::check_users(&site.configuration(), &new)?;
-    Ok(new)
+    let old = Users::read(&Users::file(&site.configuration()))?;
+    let pools = config::pools_with(&site.configuration(), &old.changed(&identity, change))?;
+    Ok(pools.values().find_map(|pool| pool.fixed_prefixes.get(&identity).copied()))
 }

@@ -92,6 +92,11 @@ pub struct User {
 }
 
 impl User {
+    /// Whether it is this identity: a store's spelling may differ in its case.
+    pub fn is(&self, identity: &str) -> bool {
+        identity.eq_ignore_ascii_case(&self.identity)
+    }
+
     /// Until when the user may come in: the certificate's time, or the user's where that is shorter.
     pub fn until(&self) -> i64 {
         self.expires.map_or(self.valid_until, |at| at.min(self.valid_until))

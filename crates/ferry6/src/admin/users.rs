@@ -6,7 +6,6 @@ use super::{Place, ask};
 use crate::config::users::shown_time;
 use crate::config::values::show_octets;
 use crate::control::{Request, connect};
-use crate::leases::LeaseStatus;
 use crate::pki::{Revocation, Validity};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -168,9 +167,7 @@ pub(super) fn revoke_serial(site: &Site, serial: &[u8], reason: Revocation) -> a
 }
 
 fn row(user: User, leases: Option<&Leases>) -> Row {
-    // The store's spelling of an identity may differ in its case.
-    let of_user = |l: &&LeaseStatus| l.identity.eq_ignore_ascii_case(&user.identity);
-    let lease = leases.and_then(|all| all.list.iter().find(of_user));
+    let lease = leases.and_then(|all| all.list.iter().find(|l| user.is(&l.identity)));
     Row {
         address: user.fixed_address.or(lease.map(|l| l.address)),
         prefix: user.fixed_prefix.clone().or(lease.and_then(|l| l.prefix.clone())),

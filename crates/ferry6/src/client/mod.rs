@@ -409,10 +409,7 @@ impl Tunnel {
         let address = up.lease.address.map_or_else(|| "no address".to_owned(), |a| format!("{a}/128"));
         let prefix = up.lease.prefix.map_or_else(String::new, |p| format!(", prefix {p}"));
         tracing::info!("tunnel up: {} at {}, {address}{prefix}, {nat}", up.remote_id, up.path.remote);
-        let wish = match self.config.connection.addresses {
-            AddressConfig::Request { prefix, .. } => prefix,
-            AddressConfig::None | AddressConfig::Assign => PrefixWish::None,
-        };
+        let wish = self.config.connection.addresses.prefix_wish();
         if wish != PrefixWish::None && up.lease.prefix.is_none() {
             tracing::warn!("the broker routes no prefix to us, though tunnel.prefix asks for one");
         }

@@ -75,15 +75,15 @@ impl Broker {
         Ok(self)
     }
 
-    /// Whether these settings of single users fit.
+    /// The pools with what these settings of single users, of that file, fix in them.
     ///
     /// # Errors
     /// Something in them that contradicts the configuration.
-    pub(super) fn check_users(&self, file: &Path, users: &Users) -> Result<(), UsageError> {
-        self.pools_with(file, users).map(drop)
-    }
-
-    fn pools_with(&self, file: &Path, users: &Users) -> Result<BTreeMap<String, Pool>, UsageError> {
+    pub(super) fn pools_with(
+        &self,
+        file: &Path,
+        users: &Users,
+    ) -> Result<BTreeMap<String, Pool>, UsageError> {
         let mut pools = self.pools.clone();
         users.fix(&mut pools).map_err(|text| UsageError(format!("{}: {text}", file.display())))?;
         Ok(pools)
@@ -358,8 +358,7 @@ fn check_pools(document: &Document, root: &Section<'_>, pools: &BTreeMap<String,
 fn clash(pool: &Pool, other: &Pool) -> Option<String> {
     let all = pool.prefixes.iter().chain(pool.fixed_prefixes.values());
     for prefix in all {
-        let range = Range6 { first: prefix.address, last: prefix.last(), prefix: Some(*prefix) };
-        if let Some(addresses) = other.ranges.iter().find(|r| r.overlaps(range)) {
+        if let Some(addresses) = other.ranges.iter().find(|r| r.overlaps((*prefix).into())) {
             return Some(format!("the prefix {prefix} overlaps with the addresses {addresses}"));
         }
     }

@@ -28,6 +28,7 @@ pub use users::Users;
 use crate::cli::UsageError;
 use reader::Document;
 use secrets::Secrets;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Directory of the control sockets.
@@ -87,13 +88,13 @@ pub fn broker_document(document: &Document) -> Result<Broker, UsageError> {
     broker::read(document)
 }
 
-/// Whether a broker's configuration can be read with these settings of single users.
+/// A broker's pools by its configuration and these settings of single users.
 ///
 /// # Errors
 /// As [`broker`].
-pub fn check_users(path: &Path, users: &Users) -> Result<(), UsageError> {
+pub fn pools_with(path: &Path, users: &Users) -> Result<BTreeMap<String, Pool>, UsageError> {
     let broker = Document::open(path).and_then(|document| broker_document(&document))?;
-    broker.check_users(&Users::file(path), users)
+    broker.pools_with(&Users::file(path), users)
 }
 
 /// The control socket that a file names, whatever else is in it.

@@ -150,8 +150,7 @@ fn check(document: &Document, prefix: &Found<Prefix6>, ranges: Option<&Found<Vec
     if let Some(text) = fault(value) {
         document.problem(prefix, text);
     }
-    let range = Range6 { first: value.address, last: value.last(), prefix: Some(value) };
-    if let Some(other) = ranges.iter().flat_map(|r| &r.value).find(|r| r.value.overlaps(range)) {
+    if let Some(other) = ranges.iter().flat_map(|r| &r.value).find(|r| r.value.overlaps(value.into())) {
         document.problem(prefix, format!("overlaps with the addresses of pool.range, {}", other.value));
     }
 }

@@ -6,7 +6,7 @@ use super::proposal;
 use super::values::show_duration;
 use super::{Broker, Client, Tunnel};
 use ferry6_ike::Connection;
-use ferry6_ike::config::{AddressConfig, Credential, IpcompPolicy, PeerAuth, PrefixWish, RemoteId};
+use ferry6_ike::config::{Credential, IpcompPolicy, PeerAuth, PrefixWish, RemoteId};
 use ferry6_tun_router::size::MssClamp;
 use std::fmt::{self, Display, Write as _};
 use std::path::Path;
@@ -24,12 +24,10 @@ pub fn client(path: &Path, client: &Client) -> String {
         None => "what the broker allows, without a default route".to_owned(),
     };
     row(&mut out, "routes", format_args!("{routes}, metric {}", client.tunnel.metric));
-    if let AddressConfig::Request { prefix, .. } = client.connection.addresses {
-        match prefix {
-            PrefixWish::None => {}
-            PrefixWish::Any => row(&mut out, "prefix", format_args!("any that the broker gives")),
-            PrefixWish::This(prefix) => row(&mut out, "prefix", format_args!("{prefix}")),
-        }
+    match client.connection.addresses.prefix_wish() {
+        PrefixWish::None => {}
+        PrefixWish::Any => row(&mut out, "prefix", format_args!("any that the broker gives")),
+        PrefixWish::This(prefix) => row(&mut out, "prefix", format_args!("{prefix}")),
     }
     if !client.lan.is_empty() {
         row(&mut out, "lan", format_args!("{}", client.lan.join(", ")));

@@ -5,7 +5,7 @@
 use super::Pool;
 use super::prefixes::{self, Owners};
 use super::reader::{Document, Section};
-use super::values::{self, Range6};
+use super::values;
 use crate::cli::UsageError;
 use crate::pki::store::parse_time;
 use ferry6_ike::config::Barred;
@@ -113,6 +113,15 @@ impl Users {
         } else {
             self.0.insert(identity, settings);
         }
+    }
+
+    /// The same with a change for one user.
+    pub fn changed(&self, identity: &Identity, change: impl FnOnce(&mut UserSettings)) -> Self {
+        let mut settings = self.get(identity).cloned().unwrap_or_default();
+        change(&mut settings);
+        let mut new = self.clone();
+        new.set(identity.clone(), settings);
+        new
     }
 
     /// All users for whom something is set.
@@ -269,12 +278,11 @@ fn check_prefix(
     if let Some(text) = prefixes::fault(prefix) {
         return Err(format!("{identity}: {text}"));
     }
-    let range = Range6 { first: prefix.address, last: prefix.last(), prefix: Some(prefix) };
     for pool in pools.values() {
         if pool.fixed_prefixes.get(identity).is_some_and(|other| *other != prefix) {
             return Err(format!("{identity}: {prefix}, but another is fixed already, by broker.toml"));
         }
-        if let Some(addresses) = pool.ranges.iter().find(|r| r.overlaps(range)) {
+        if let Some(addresses) = pool.ranges.iter().find(|r| r.overlaps(prefix.into())) {
             return Err(format!("{identity}: {prefix} overlaps with the addresses of the pool, {addresses}"));
         }
     }

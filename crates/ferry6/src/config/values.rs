@@ -155,6 +155,12 @@ impl Range6 {
     }
 }
 
+impl From<Prefix6> for Range6 {
+    fn from(prefix: Prefix6) -> Self {
+        Self { first: prefix.address, last: prefix.last(), prefix: Some(prefix) }
+    }
+}
+
 impl std::fmt::Display for Range6 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.prefix {
@@ -170,8 +176,7 @@ impl std::fmt::Display for Range6 {
 /// What was expected.
 pub fn range6(text: &str) -> Result<Range6, String> {
     let Some((first, last)) = text.split_once('-') else {
-        let prefix: Prefix6 = text.parse()?;
-        return Ok(Range6 { first: prefix.address, last: prefix.last(), prefix: Some(prefix) });
+        return Ok(text.parse::<Prefix6>()?.into());
     };
     let (first, last) = (address6(first.trim())?, address6(last.trim())?);
     if first > last {

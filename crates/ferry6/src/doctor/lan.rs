@@ -4,7 +4,7 @@ use super::check::Findings;
 use super::patient::Patient;
 use super::processes;
 use crate::net::sysctl;
-use ferry6_ike::config::{AddressConfig, PrefixWish};
+use ferry6_ike::config::PrefixWish;
 
 /// Programs that send router advertisements.
 const ADVERTISERS: &[&str] =
@@ -12,11 +12,7 @@ const ADVERTISERS: &[&str] =
 
 pub(super) fn check(patient: &Patient, found: &mut Findings) {
     let Some(client) = &patient.client else { return found.skip("the configuration has a fault") };
-    let wish = match client.connection.addresses {
-        AddressConfig::Request { prefix, .. } => prefix,
-        AddressConfig::None | AddressConfig::Assign => PrefixWish::None,
-    };
-    if wish == PrefixWish::None {
+    if client.connection.addresses.prefix_wish() == PrefixWish::None {
         return found.ok("no prefix is asked for");
     }
     let Some(status) = patient.running().and_then(|s| s.client.as_ref()) else {
