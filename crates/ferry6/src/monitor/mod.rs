@@ -38,6 +38,8 @@ they are there, which measures the round trip.";
 const TURN: Duration = Duration::from_millis(50);
 /// Keys that are taken before it is drawn anew: one that is held down comes faster than a slow terminal draws.
 const EVENTS: usize = 100;
+/// Time to give the terminal back once a signal ends it.
+const ENDING: Duration = Duration::from_secs(1);
 /// It is drawn so often where nothing happens, as ages grow.
 const REDRAW: Duration = Duration::from_millis(500);
 
@@ -131,7 +133,8 @@ fn show(
     }
 }
 
-/// SIGTERM, SIGHUP and, from elsewhere than the keyboard, SIGINT end it in order.
+/// SIGTERM, SIGHUP and, from elsewhere than the keyboard, SIGINT end it in order; and the process where nobody takes notice: a
+/// terminal that is gone reads as empty for ever, which crossterm takes for a key that is still to come, so `show` never returns.
 fn signals() -> anyhow::Result<Receiver<()>> {
     let (sender, receiver) = channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -148,6 +151,8 @@ fn signals() -> anyhow::Result<Receiver<()>> {
             }
         });
         let _ = sender.send(());
+        std::thread::sleep(ENDING);
+        std::process::exit(1);
     })?;
     Ok(receiver)
 }
