@@ -284,6 +284,14 @@ fn both_ways(env: &Env, router: &Router) -> Result<()> {
     behind_reached(env, &router.neighbour, router.address).with_context(|| router.tunnel.logs())
 }
 
+/// After one side was started again.
+fn back(env: &Env, router: &Router) -> Result<()> {
+    wait_until("the tunnel is back", Duration::from_secs(30), || {
+        Ok(traffic::ping_count(&router.neighbour, server6()?, 1, PAUSE).is_ok_and(|c| c.no_loss().is_ok()))
+    })?;
+    both_ways(env, router)
+}
+
 /// A host behind reaches the server, and is reached.
 pub(super) fn behind_reached(env: &Env, host: &Host, address: Ipv6Addr) -> Result<()> {
     traffic::ping_count(host, server6()?, 5, PAUSE)?.no_loss().context("a host behind to the server")?;
@@ -391,10 +399,7 @@ fn lan_lost(env: &mut Env) -> Result<()> {
     let kept = slaac(&router.neighbour, LAN, PATIENCE)?;
     ensure!(kept == router.address, "{kept} was {}", router.address);
     router.tunnel.broker.ferry_mut()?.restart()?;
-    wait_until("the tunnel is back", Duration::from_secs(30), || {
-        Ok(traffic::ping_count(&router.neighbour, server6()?, 1, PAUSE).is_ok_and(|c| c.no_loss().is_ok()))
-    })?;
-    both_ways(env, &router)?;
+    back(env, &router)?;
     router.tunnel.client.ferry()?.control(&["down"])?;
     let left = ip(&env.net.home, "-6 rule show")? + &ip(&env.net.home, "-6 addr show dev eth1")?;
     ensure!(!left.contains("2a00:"), "`down` left {left}");
@@ -410,10 +415,7 @@ fn lan_killed(env: &mut Env) -> Result<()> {
     ensure!(count.received == 0 && count.no_route > 0, "a killed client still carries packets: {count:?}");
     nothing_in_clear(env, &other)?;
     router.tunnel.client.ferry_mut()?.restart()?;
-    wait_until("the tunnel is back", Duration::from_secs(30), || {
-        Ok(traffic::ping_count(&router.neighbour, server6()?, 1, PAUSE).is_ok_and(|c| c.no_loss().is_ok()))
-    })?;
-    both_ways(env, &router)?;
+    back(env, &router)?;
     router.tunnel.client.ferry_mut()?.stop()?;
     let left = ip(&env.net.home, "-6 rule show")? + &ip(&env.net.home, "-6 addr show dev eth1 scope global")?;
     ensure!(!left.contains("2a00:"), "two clients left {left}");
